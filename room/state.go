@@ -1,0 +1,75 @@
+package room
+
+import (
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// Member is one person as the ledger knows her.
+type Member struct {
+	Peer    peer.ID
+	Role    Role
+	OnStage bool
+	Muted   bool // by a moderator; a self-mute is not in the ledger
+	Name    string
+	Chain   []InviteID // the invite she came by, root first
+	By      peer.ID    // who admitted her
+	Since   time.Time  // display only
+}
+
+// State is what the ops of a room make together: a pure function of their set. It is read-only to all but
+// room/ledger, which builds it anew.
+type State struct {
+	Room       ID
+	Policy     Policy
+	Host       peer.ID
+	Moderators []peer.ID // in grant order
+	Members    map[peer.ID]Member
+	Banned     map[peer.ID]bool
+	Removed    map[peer.ID]OpID // kicked or banned and not admitted again: by which op
+	Declined   map[peer.ID]OpID
+	Revoked    map[InviteID]bool // true: with its branch
+	Uses       map[InviteID]int
+	Vouched    map[peer.ID]bool
+	Lowered    map[peer.ID]uint64 // hands raised at this beat or before are down
+	Epoch      EpochCommit        // the one in force
+	Epochs     map[EpochID]EpochCommit
+	Forked     []peer.ID
+	Locked     bool
+	Ended      bool
+}
+
+// Role tells p's role, NoRole for who is no member.
+func (s *State) Role(p peer.ID) Role {
+	if p == s.Host {
+		return Host
+	}
+	if slices.Contains(s.Moderators, p) {
+		return Moderator
+	}
+	return s.Members[p].Role
+}
+
+// Rank orders authorities: host 0, moderators from 1 in grant order; ok is false for everyone else.
+func (s *State) Rank(p peer.ID) (rank int, ok bool) {
+	if p == s.Host {
+		return 0, true
+	}
+	i := slices.Index(s.Moderators, p)
+	return i + 1, i >= 0
+}
+
+// May tells whether actor may write an op of this kind about target (empty: the room itself).
+// Moderators cannot touch each other or the host; the host may do all.
+func (s *State) May(actor peer.ID, kind Kind, target peer.ID) bool {
+	r := s.Role(actor)
+	if !r.Authority() || kind.HostOnly() && r != Host {
+		return false
+	}
+	if target == "" || target == actor || r == Host {
+		return true
+	}
+	return !s.Role(target).Authority()
+}
