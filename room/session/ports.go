@@ -1,0 +1,60 @@
+package session
+
+import (
+	"context"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
+
+	"balai/room/wire"
+)
+
+// The two gossip topics of a room: OpsTopic carries ledger ops and epochs, StageTopic presence, beats
+// and chat.
+const (
+	OpsTopic   = "ops"
+	StageTopic = "stage"
+)
+
+// The control streams that a session speaks.
+const (
+	JoinProtocol   = "/balai/join/1"
+	LedgerProtocol = "/balai/ledger/1"
+)
+
+// Stream is a control stream: length-prefixed records with a limit and a deadline.
+type Stream interface {
+	Remote() peer.ID
+	Read(proto.Message) error
+	Write(proto.Message) error
+	SetDeadline(time.Time) error
+	Close() error
+	Reset() error
+}
+
+// Ports is the world as a session sees it. No method but Open, Candidates and Save blocks; all are safe
+// from any goroutine.
+type Ports interface {
+	// Publish sends sealed bytes to the members on a topic of this room.
+	Publish(topic string, sealed []byte)
+	// Members tells the gate who belongs to this room now.
+	Members(peers []peer.ID)
+	// Links names the peers to hold a media link with; dial are those that this side calls.
+	Links(peers, dial []peer.ID, sources []*wire.Signed)
+	// Media hands the media path its new plan.
+	Media(m Media)
+	// Open opens a control stream to a peer whose addresses are known.
+	Open(ctx context.Context, p peer.ID, protocol string) (Stream, error)
+	// Candidates finds peers of this room that may admit or tell: hints, rendezvous, lobby, remembered.
+	Candidates(ctx context.Context) []peer.ID
+	// Record is this host's own signed peer record, Learn takes another's.
+	Record() []byte
+	Learn(record []byte, from peer.ID)
+	// Hints are the addresses that an invite should carry.
+	Hints() []string
+	// Save writes durable state under a name of this room's; nil data deletes.
+	Save(name string, data []byte) error
+	// Listed announces the room: in the lobby when ad is set, at rendezvous points when register is set.
+	Listed(ad *wire.Signed, register bool)
+}
