@@ -361,6 +361,7 @@ type Op struct {
 	Countersign   *Signed                `protobuf:"bytes,16,opt,name=countersign,proto3" json:"countersign,omitempty"`              // transfer: Acceptance; succeed: repeated below
 	Votes         []*Signed              `protobuf:"bytes,17,rep,name=votes,proto3" json:"votes,omitempty"`                          // succeed
 	StateHash     []byte                 `protobuf:"bytes,18,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"` // checkpoint
+	Beat          uint64                 `protobuf:"varint,19,opt,name=beat,proto3" json:"beat,omitempty"`                           // lower: hands raised at this beat or before
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -519,6 +520,13 @@ func (x *Op) GetStateHash() []byte {
 		return x.StateHash
 	}
 	return nil
+}
+
+func (x *Op) GetBeat() uint64 {
+	if x != nil {
+		return x.Beat
+	}
+	return 0
 }
 
 type Cut struct {
@@ -1450,6 +1458,7 @@ type Welcome struct {
 	Records       [][]byte               `protobuf:"bytes,5,rep,name=records,proto3" json:"records,omitempty"`       // peer records of members
 	Rendezvous    []byte                 `protobuf:"bytes,6,opt,name=rendezvous,proto3" json:"rendezvous,omitempty"` // R, for a member that came without it
 	NowMs         int64                  `protobuf:"varint,7,opt,name=now_ms,json=nowMs,proto3" json:"now_ms,omitempty"`
+	Sources       []*Signed              `protobuf:"bytes,8,rep,name=sources,proto3" json:"sources,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1531,6 +1540,13 @@ func (x *Welcome) GetNowMs() int64 {
 		return x.NowMs
 	}
 	return 0
+}
+
+func (x *Welcome) GetSources() []*Signed {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
 }
 
 // Refuse carries a reason of docs/protocol.md, 1 malformed … 24 removed.
@@ -1731,6 +1747,7 @@ type LedgerReply struct {
 	Records       [][]byte               `protobuf:"bytes,4,rep,name=records,proto3" json:"records,omitempty"`
 	Refused       uint32                 `protobuf:"varint,5,opt,name=refused,proto3" json:"refused,omitempty"` // a reason, 0 when served
 	More          bool                   `protobuf:"varint,6,opt,name=more,proto3" json:"more,omitempty"`
+	Sources       []*Signed              `protobuf:"bytes,7,rep,name=sources,proto3" json:"sources,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1805,6 +1822,13 @@ func (x *LedgerReply) GetMore() bool {
 		return x.More
 	}
 	return false
+}
+
+func (x *LedgerReply) GetSources() []*Signed {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
 }
 
 // OpsMessage travels on the ops topic, sealed.
@@ -2339,6 +2363,8 @@ type Presence struct {
 	Record        []byte                 `protobuf:"bytes,12,opt,name=record,proto3" json:"record,omitempty"`     // own peer record
 	Links         [][]byte               `protobuf:"bytes,13,rep,name=links,proto3" json:"links,omitempty"`       // short ids (8 bytes) of peers with an open media link
 	Instance      []byte                 `protobuf:"bytes,14,opt,name=instance,proto3" json:"instance,omitempty"` // 8 random bytes of this process
+	Heads         []*Seen                `protobuf:"bytes,15,rep,name=heads,proto3" json:"heads,omitempty"`       // what this member holds of each authority's chain
+	Epochs        [][]byte               `protobuf:"bytes,16,rep,name=epochs,proto3" json:"epochs,omitempty"`     // ids of the epochs held, newest last
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2467,6 +2493,20 @@ func (x *Presence) GetLinks() [][]byte {
 func (x *Presence) GetInstance() []byte {
 	if x != nil {
 		return x.Instance
+	}
+	return nil
+}
+
+func (x *Presence) GetHeads() []*Seen {
+	if x != nil {
+		return x.Heads
+	}
+	return nil
+}
+
+func (x *Presence) GetEpochs() [][]byte {
+	if x != nil {
+		return x.Epochs
 	}
 	return nil
 }
@@ -3602,7 +3642,7 @@ const file_balai_proto_rawDesc = "" +
 	"\x04Seen\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
-	"\x04hash\x18\x03 \x01(\fR\x04hash\"\xdc\x04\n" +
+	"\x04hash\x18\x03 \x01(\fR\x04hash\"\xf0\x04\n" +
 	"\x02Op\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\fR\x04room\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
@@ -3627,7 +3667,8 @@ const file_balai_proto_rawDesc = "" +
 	"\vcountersign\x18\x10 \x01(\v2\x10.balai.v1.SignedR\vcountersign\x12&\n" +
 	"\x05votes\x18\x11 \x03(\v2\x10.balai.v1.SignedR\x05votes\x12\x1d\n" +
 	"\n" +
-	"state_hash\x18\x12 \x01(\fR\tstateHash\"+\n" +
+	"state_hash\x18\x12 \x01(\fR\tstateHash\x12\x12\n" +
+	"\x04beat\x18\x13 \x01(\x04R\x04beat\"+\n" +
 	"\x03Cut\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\"x\n" +
@@ -3700,7 +3741,7 @@ const file_balai_proto_rawDesc = "" +
 	"\x06source\x18\x05 \x01(\v2\x10.balai.v1.SignedR\x06source\x12\x14\n" +
 	"\x05addrs\x18\x06 \x03(\fR\x05addrs\"\n" +
 	"\n" +
-	"\bKnocking\"\xf5\x01\n" +
+	"\bKnocking\"\xa1\x02\n" +
 	"\aWelcome\x12*\n" +
 	"\agenesis\x18\x01 \x01(\v2\x10.balai.v1.SignedR\agenesis\x12\"\n" +
 	"\x03ops\x18\x02 \x03(\v2\x10.balai.v1.SignedR\x03ops\x12#\n" +
@@ -3710,7 +3751,8 @@ const file_balai_proto_rawDesc = "" +
 	"\n" +
 	"rendezvous\x18\x06 \x01(\fR\n" +
 	"rendezvous\x12\x15\n" +
-	"\x06now_ms\x18\a \x01(\x03R\x05nowMs\"8\n" +
+	"\x06now_ms\x18\a \x01(\x03R\x05nowMs\x12*\n" +
+	"\asources\x18\b \x03(\v2\x10.balai.v1.SignedR\asources\"8\n" +
 	"\x06Refuse\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\rR\x06reason\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\"S\n" +
@@ -3723,14 +3765,15 @@ const file_balai_proto_rawDesc = "" +
 	"\x04room\x18\x01 \x01(\fR\x04room\x12$\n" +
 	"\x05heads\x18\x02 \x03(\v2\x0e.balai.v1.SeenR\x05heads\x12\x16\n" +
 	"\x06epochs\x18\x03 \x03(\fR\x06epochs\x12\x16\n" +
-	"\x06wanted\x18\x04 \x03(\fR\x06wanted\"\xcc\x01\n" +
+	"\x06wanted\x18\x04 \x03(\fR\x06wanted\"\xf8\x01\n" +
 	"\vLedgerReply\x12*\n" +
 	"\agenesis\x18\x01 \x01(\v2\x10.balai.v1.SignedR\agenesis\x12\"\n" +
 	"\x03ops\x18\x02 \x03(\v2\x10.balai.v1.SignedR\x03ops\x12%\n" +
 	"\x04keys\x18\x03 \x03(\v2\x11.balai.v1.KeyStepR\x04keys\x12\x18\n" +
 	"\arecords\x18\x04 \x03(\fR\arecords\x12\x18\n" +
 	"\arefused\x18\x05 \x01(\rR\arefused\x12\x12\n" +
-	"\x04more\x18\x06 \x01(\bR\x04more\"\x83\x01\n" +
+	"\x04more\x18\x06 \x01(\bR\x04more\x12*\n" +
+	"\asources\x18\a \x03(\v2\x10.balai.v1.SignedR\asources\"\x83\x01\n" +
 	"\n" +
 	"OpsMessage\x12\"\n" +
 	"\x03ops\x18\x01 \x03(\v2\x10.balai.v1.SignedR\x03ops\x12+\n" +
@@ -3767,7 +3810,7 @@ const file_balai_proto_rawDesc = "" +
 	"\x05heard\x18\x05 \x01(\v2\x10.balai.v1.SignedH\x00R\x05heard\x12&\n" +
 	"\x04chat\x18\x06 \x01(\v2\x10.balai.v1.SignedH\x00R\x04chat\x12.\n" +
 	"\breaction\x18\a \x01(\v2\x10.balai.v1.SignedH\x00R\breactionB\t\n" +
-	"\amessage\"\x86\x03\n" +
+	"\amessage\"\xc4\x03\n" +
 	"\bPresence\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\fR\x04room\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\fR\x04peer\x12\x10\n" +
@@ -3784,7 +3827,9 @@ const file_balai_proto_rawDesc = "" +
 	"\x06direct\x18\v \x03(\fR\x06direct\x12\x16\n" +
 	"\x06record\x18\f \x01(\fR\x06record\x12\x14\n" +
 	"\x05links\x18\r \x03(\fR\x05links\x12\x1a\n" +
-	"\binstance\x18\x0e \x01(\fR\binstance\"K\n" +
+	"\binstance\x18\x0e \x01(\fR\binstance\x12$\n" +
+	"\x05heads\x18\x0f \x03(\v2\x0e.balai.v1.SeenR\x05heads\x12\x16\n" +
+	"\x06epochs\x18\x10 \x03(\fR\x06epochs\"K\n" +
 	"\x04Hand\x12\x12\n" +
 	"\x04beat\x18\x01 \x01(\x04R\x04beat\x12\x19\n" +
 	"\bbeat_sig\x18\x02 \x01(\fR\abeatSig\x12\x14\n" +
@@ -3949,38 +3994,41 @@ var file_balai_proto_depIdxs = []int32{
 	0,  // 23: balai.v1.Welcome.ops:type_name -> balai.v1.Signed
 	19, // 24: balai.v1.Welcome.key:type_name -> balai.v1.KeyStep
 	0,  // 25: balai.v1.Welcome.pass:type_name -> balai.v1.Signed
-	3,  // 26: balai.v1.LedgerRequest.heads:type_name -> balai.v1.Seen
-	0,  // 27: balai.v1.LedgerReply.genesis:type_name -> balai.v1.Signed
-	0,  // 28: balai.v1.LedgerReply.ops:type_name -> balai.v1.Signed
-	19, // 29: balai.v1.LedgerReply.keys:type_name -> balai.v1.KeyStep
-	0,  // 30: balai.v1.OpsMessage.ops:type_name -> balai.v1.Signed
-	23, // 31: balai.v1.OpsMessage.handout:type_name -> balai.v1.Handout
-	3,  // 32: balai.v1.OpsMessage.heads:type_name -> balai.v1.Seen
-	24, // 33: balai.v1.Handout.sealed:type_name -> balai.v1.SealedKey
-	0,  // 34: balai.v1.StageMessage.presence:type_name -> balai.v1.Signed
-	0,  // 35: balai.v1.StageMessage.beat:type_name -> balai.v1.Signed
-	0,  // 36: balai.v1.StageMessage.lease:type_name -> balai.v1.Signed
-	0,  // 37: balai.v1.StageMessage.leave:type_name -> balai.v1.Signed
-	0,  // 38: balai.v1.StageMessage.heard:type_name -> balai.v1.Signed
-	0,  // 39: balai.v1.StageMessage.chat:type_name -> balai.v1.Signed
-	0,  // 40: balai.v1.StageMessage.reaction:type_name -> balai.v1.Signed
-	29, // 41: balai.v1.Presence.hand:type_name -> balai.v1.Hand
-	0,  // 42: balai.v1.Presence.source:type_name -> balai.v1.Signed
-	0,  // 43: balai.v1.Presence.handout_key:type_name -> balai.v1.Signed
-	3,  // 44: balai.v1.Beat.heads:type_name -> balai.v1.Seen
-	37, // 45: balai.v1.LinkRecord.open:type_name -> balai.v1.LinkOpen
-	38, // 46: balai.v1.LinkRecord.heartbeat:type_name -> balai.v1.LinkHeartbeat
-	39, // 47: balai.v1.LinkRecord.ping:type_name -> balai.v1.LinkPing
-	39, // 48: balai.v1.LinkRecord.pong:type_name -> balai.v1.LinkPing
-	40, // 49: balai.v1.LinkRecord.nack:type_name -> balai.v1.Nack
-	41, // 50: balai.v1.LinkRecord.bad:type_name -> balai.v1.Bad
-	42, // 51: balai.v1.LinkRecord.close:type_name -> balai.v1.LinkClose
-	0,  // 52: balai.v1.LinkOpen.sources:type_name -> balai.v1.Signed
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	0,  // 26: balai.v1.Welcome.sources:type_name -> balai.v1.Signed
+	3,  // 27: balai.v1.LedgerRequest.heads:type_name -> balai.v1.Seen
+	0,  // 28: balai.v1.LedgerReply.genesis:type_name -> balai.v1.Signed
+	0,  // 29: balai.v1.LedgerReply.ops:type_name -> balai.v1.Signed
+	19, // 30: balai.v1.LedgerReply.keys:type_name -> balai.v1.KeyStep
+	0,  // 31: balai.v1.LedgerReply.sources:type_name -> balai.v1.Signed
+	0,  // 32: balai.v1.OpsMessage.ops:type_name -> balai.v1.Signed
+	23, // 33: balai.v1.OpsMessage.handout:type_name -> balai.v1.Handout
+	3,  // 34: balai.v1.OpsMessage.heads:type_name -> balai.v1.Seen
+	24, // 35: balai.v1.Handout.sealed:type_name -> balai.v1.SealedKey
+	0,  // 36: balai.v1.StageMessage.presence:type_name -> balai.v1.Signed
+	0,  // 37: balai.v1.StageMessage.beat:type_name -> balai.v1.Signed
+	0,  // 38: balai.v1.StageMessage.lease:type_name -> balai.v1.Signed
+	0,  // 39: balai.v1.StageMessage.leave:type_name -> balai.v1.Signed
+	0,  // 40: balai.v1.StageMessage.heard:type_name -> balai.v1.Signed
+	0,  // 41: balai.v1.StageMessage.chat:type_name -> balai.v1.Signed
+	0,  // 42: balai.v1.StageMessage.reaction:type_name -> balai.v1.Signed
+	29, // 43: balai.v1.Presence.hand:type_name -> balai.v1.Hand
+	0,  // 44: balai.v1.Presence.source:type_name -> balai.v1.Signed
+	0,  // 45: balai.v1.Presence.handout_key:type_name -> balai.v1.Signed
+	3,  // 46: balai.v1.Presence.heads:type_name -> balai.v1.Seen
+	3,  // 47: balai.v1.Beat.heads:type_name -> balai.v1.Seen
+	37, // 48: balai.v1.LinkRecord.open:type_name -> balai.v1.LinkOpen
+	38, // 49: balai.v1.LinkRecord.heartbeat:type_name -> balai.v1.LinkHeartbeat
+	39, // 50: balai.v1.LinkRecord.ping:type_name -> balai.v1.LinkPing
+	39, // 51: balai.v1.LinkRecord.pong:type_name -> balai.v1.LinkPing
+	40, // 52: balai.v1.LinkRecord.nack:type_name -> balai.v1.Nack
+	41, // 53: balai.v1.LinkRecord.bad:type_name -> balai.v1.Bad
+	42, // 54: balai.v1.LinkRecord.close:type_name -> balai.v1.LinkClose
+	0,  // 55: balai.v1.LinkOpen.sources:type_name -> balai.v1.Signed
+	56, // [56:56] is the sub-list for method output_type
+	56, // [56:56] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_balai_proto_init() }
