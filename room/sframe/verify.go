@@ -1,0 +1,231 @@
+package sframe
+
+import (
+	"crypto/ed25519"
+	"time"
+)
+
+const (
+	// UnsignedLimit is how long a frame may have been played without a block before its source is muted.
+	UnsignedLimit = 600 * time.Millisecond
+	// AskAfter is when a missing block is asked for: it and its repetition should have come by then.
+	AskAfter = BlockDelay + 120*time.Millisecond
+	// MaxVerifies is how many blocks of one source are verified in a second; an honest one makes 5.
+	MaxVerifies = 20
+
+	keptFrames = 128
+	keptBlocks = 8
+)
+
+// Standing is what is known about one received frame.
+type Standing uint8
+
+// The standings of a frame.
+const (
+	Pending  Standing = iota // no block has come for it
+	Verified                 // its block names it
+	Bad                      // its block names another, or none, at its counter
+	Known                    // the same entry was taken before
+)
+
+// Verdict is what one block said about the frames received before it.
+type Verdict struct {
+	Verified int
+	Bad      int
+	Via      uint32 // the link that one of the bad frames came by, if Bad > 0
+	Repeated bool   // this block was verified before; nothing else is set
+}
+
+// BlockVerifier judges the frames of one remote source by its signature blocks, and tells when the source must be
+// muted. Two ciphertexts with one counter are both kept until the block decides. Not safe for concurrent use.
+type BlockVerifier struct {
+	owner  Owner
+	source uint32
+	key    ed25519.PublicKey
+	epochs []blockEpoch // at most KeptEpochs, oldest first
+
+	frames [keptFrames]seen // ring
+	next   int
+	blocks [keptBlocks]block // ring of verified ones
+	nextB  int
+	muted  bool
+
+	second   time.Time // start of the current second of verifying
+	verifies int
+	msg      []byte
+}
+
+type blockEpoch struct {
+	n  uint64
+	id EpochID
+}
+
+type seen struct {
+	claim
+	at       time.Time
+	via      uint32
+	standing Standing
+	played   bool
+	held     bool // the slot is in use and the frame undecided or recent
+}
+
+// NewBlockVerifier verifies blocks of owner, whose Ed25519 key is key.
+func NewBlockVerifier(owner Owner, key ed25519.PublicKey) *BlockVerifier {
+	return &BlockVerifier{owner: owner, source: owner.Source(), key: key}
+}
+
+// Hold names an epoch whose blocks are taken. Above KeptEpochs the oldest is forgotten.
+func (v *BlockVerifier) Hold(n uint64, id EpochID) {
+	for _, e := range v.epochs {
+		if e.id == id {
+			return
+		}
+	}
+	if len(v.epochs) == KeptEpochs {
+		v.epochs = append(v.epochs[:0], v.epochs[1:]...)
+	}
+	v.epochs = append(v.epochs, blockEpoch{n, id})
+}
+
+// Frame records a frame that opened, or a second ciphertext at the counter of one that did: the whole entry as it
+// came by link via. Played tells whether it is heard unless the answer is Bad or Known.
+func (v *BlockVerifier) Frame(entry []byte, via uint32, played bool, now time.Time) Standing {
+	if checkHeader(entry, v.source) != nil {
+		return Bad
+	}
+	f := seen{claim: claim{uint24(entry[6:]), entryHash(entry)}, at: now, via: via, played: played, held: true}
+	for i := range v.frames {
+		if g := &v.frames[i]; g.held && g.claim == f.claim {
+			return Known
+		}
+	}
+	for i := range v.blocks {
+		if decides, hash := v.blocks[i].claims(f.ctr); decides {
+			f.judge(hash)
+			break
+		}
+	}
+	f.played = f.played && f.standing != Bad
+	if old := &v.frames[v.next]; old.unsigned() {
+		v.muted = true // pushed out before its block came: far more frames than a speaker makes
+	}
+	v.frames[v.next] = f
+	v.next = (v.next + 1) % keptFrames
+	return f.standing
+}
+
+func (f *seen) judge(hash *[hashLen]byte) {
+	f.standing = Bad
+	if hash != nil && *hash == f.hash {
+		f.standing = Verified
+	}
+}
+
+func (f *seen) unsigned() bool { return f.held && f.played && f.standing == Pending }
+
+// Block takes a block. ErrMalformed, ErrNoKey if its epoch is not held, ErrForged if the signature is not the
+// speaker's, ErrBusy if too many came in this second, ErrStale if it was made before oldest (zero: any age is taken).
+// A block with bad frames mutes the source unless another link's copy verified; one without unmutes it.
+func (v *BlockVerifier) Block(header, body []byte, oldest, now time.Time) (Verdict, error) {
+	b, err := parseBlock(header, body, v.source)
+	if err != nil {
+		return Verdict{}, err
+	}
+	for i := range v.blocks {
+		if k := &v.blocks[i]; k.n > 0 && k.first == b.first && k.sig == b.sig {
+			return Verdict{Repeated: true}, nil
+		}
+	}
+	if b.wall.Before(oldest) {
+		return Verdict{}, ErrStale
+	}
+	if err := v.signed(header, body, b.epoch, now); err != nil {
+		return Verdict{}, err
+	}
+	v.blocks[v.nextB] = b
+	v.nextB = (v.nextB + 1) % keptBlocks
+	return v.decide(&b), nil
+}
+
+// signed checks the signature against every epoch that the header may mean.
+func (v *BlockVerifier) signed(header, body []byte, epoch byte, now time.Time) error {
+	if now.Sub(v.second) >= time.Second {
+		v.second, v.verifies = now, 0
+	}
+	err := ErrNoKey
+	at := len(body) - ed25519.SignatureSize
+	for _, e := range v.epochs {
+		if byte(e.n)&15 != epoch {
+			continue
+		}
+		if v.verifies++; v.verifies > MaxVerifies {
+			return ErrBusy
+		}
+		v.msg = append(append(v.msg[:0], BlockDomain...), 0)
+		v.msg = v.owner.signedPart(v.msg, e.id, header, body[:at])
+		if ed25519.Verify(v.key, v.msg, body[at:]) {
+			return nil
+		}
+		err = ErrForged
+	}
+	return err
+}
+
+// decide judges the pending frames by a verified block.
+func (v *BlockVerifier) decide(b *block) (out Verdict) {
+	honest := false // a copy that came by another link than the bad one verified
+	for i := range v.frames {
+		f := &v.frames[i]
+		if !f.held || f.standing != Pending {
+			continue
+		}
+		decides, hash := b.claims(f.ctr)
+		if !decides {
+			continue
+		}
+		if f.judge(hash); f.standing == Bad {
+			out.Bad++
+			out.Via = f.via
+		} else {
+			out.Verified++
+		}
+	}
+	for i := range v.frames {
+		f := &v.frames[i]
+		if decides, _ := b.claims(f.ctr); f.held && decides && f.standing == Verified && f.via != out.Via {
+			honest = true
+		}
+	}
+	switch {
+	case out.Bad > 0 && !honest:
+		v.muted = true
+	case out.Bad == 0 && out.Verified > 0:
+		v.muted = false
+	}
+	return out
+}
+
+// Muted tells whether the source must not be heard at now: its block proved it false, or its oldest unsigned frame
+// was played UnsignedLimit ago. The next block that verifies unmutes it.
+func (v *BlockVerifier) Muted(now time.Time) bool {
+	for i := range v.frames {
+		f := &v.frames[i]
+		if f.held && now.Sub(f.at) >= UnsignedLimit {
+			v.muted = v.muted || f.unsigned()
+			f.played = false // counted once; a late block may still judge it
+		}
+	}
+	return v.muted
+}
+
+// Wanted is the lowest counter among the frames that were played AskAfter ago or more and have no block yet: the
+// block over it should be asked for.
+func (v *BlockVerifier) Wanted(now time.Time) (ctr uint32, ok bool) {
+	for i := range v.frames {
+		f := &v.frames[i]
+		if f.unsigned() && now.Sub(f.at) >= AskAfter && (!ok || f.ctr < ctr) {
+			ctr, ok = f.ctr, true
+		}
+	}
+	return ctr, ok
+}
