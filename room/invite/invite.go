@@ -118,6 +118,9 @@ func issue(by Signer, host ed25519.PublicKey, secret room.Secret, t Terms, seed 
 	if err := v.checkNew(); err != nil {
 		return nil, err
 	}
+	if !v.byHost(0) && t.Grant == (room.OpID{}) {
+		return nil, fmt.Errorf("an issuer who is not the host needs her appoint op: %w", room.Malformed)
+	}
 	v.Blocks[0].Sig = by.Sign(blockDomain, v.signed(0, t.Grant))
 	v.fit()
 	return v, nil
