@@ -126,8 +126,8 @@ type Opener struct {
 }
 
 type heldEpoch struct {
-	epoch   Epoch
-	keys    [16]frameKey // by step nibble, derived when first needed
+	epoch  Epoch
+	keys   [16]frameKey // by step nibble, derived when first needed
 	before time.Time    // until when the step before the present one opens
 }
 
@@ -237,4 +237,3 @@ func checkHeader(h []byte, source uint32) error {
 func ticks(h []byte) uint32 { return uint32(h[0] >> 2 & 7) }
 
 func uint24(b []byte) uint32 { return uint32(b[0])<<16 | uint32(b[1])<<8 | uint32(b[2]) }
-

@@ -27,11 +27,17 @@ func GossipEpoch(payload []byte) (id EpochID, step uint32, err error) {
 // SealGossip seals plain for topic of room under the epoch's present step: epoch id 16 | step u32 | nonce 12 |
 // AES-128-GCM with topic || the first 20 bytes as additional data.
 func (e Epoch) SealGossip(room [32]byte, topic string, plain []byte) []byte {
-	b := make([]byte, gossipHead+nonceLen, GossipOverhead+len(plain))
-	copy(b, e.ID[:])
-	binary.BigEndian.PutUint32(b[epochIDLen:], e.Step)
-	_, _ = rand.Read(b[gossipHead:]) // never fails (crypto/rand)
-	return e.gossipKey(room).Seal(b, b[gossipHead:], plain, gossipData(topic, b))
+	var nonce [nonceLen]byte
+	_, _ = rand.Read(nonce[:]) // never fails (crypto/rand)
+	return e.sealGossip(room, topic, nonce, plain)
+}
+
+func (e Epoch) sealGossip(room [32]byte, topic string, nonce [nonceLen]byte, plain []byte) []byte {
+	b := make([]byte, 0, GossipOverhead+len(plain))
+	b = append(b, e.ID[:]...)
+	b = binary.BigEndian.AppendUint32(b, e.Step)
+	b = append(b, nonce[:]...)
+	return e.gossipKey(room).Seal(b, nonce[:], plain, gossipData(topic, b))
 }
 
 // OpenGossip opens a payload of this epoch, ratcheting a copy forward at most MaxAhead steps. ErrNoKey for another
