@@ -1,0 +1,124 @@
+package api
+
+import (
+	"net/http"
+
+	"balai/room"
+	"balai/room/session"
+)
+
+// actions are what may be done about a member, as the path names them.
+var actions = map[string]room.Kind{
+	"stage": room.ToStage, "audience": room.ToAudience, "mute": room.Mute, "unmute": room.Unmute, "lower": room.Lower,
+	"kick": room.Kick, "ban": room.Ban, "unban": room.Unban, "appoint": room.Appoint, "dismiss": room.Dismiss,
+	"admit": room.Admit, "decline": room.Decline,
+}
+
+const maxReaction = 6
+
+type actionIn struct {
+	Reason string `json:"reason,omitempty"`
+}
+
+type handIn struct {
+	Raised bool `json:"raised"`
+}
+
+type microphoneIn struct {
+	Muted bool `json:"muted"`
+}
+
+type reactionIn struct {
+	Kind int `json:"kind" minimum:"1" maximum:"6"`
+}
+
+type messageIn struct {
+	Text string `json:"text"`
+}
+
+func (h *handler) memberRoutes() []route {
+	return []route{
+		get("/rooms/{id}/members", "At most 200 members after the peer id given; an empty list ends them.", h.members).
+			asking("after").or(http.StatusBadRequest),
+		do(http.MethodPost, "/rooms/{id}/members/{peer}/{action}",
+			"Decides about a member: stage, audience, mute, unmute, lower, kick, ban, unban, appoint, dismiss, admit or decline.", h.act),
+		do(http.MethodPut, "/rooms/{id}/hand", "Raises or lowers my hand.", h.hand),
+		do(http.MethodPut, "/rooms/{id}/microphone", "Mutes or unmutes my microphone, in the daemon.", h.microphone),
+		do(http.MethodPost, "/rooms/{id}/reactions", "Sends a reaction, 1 to 6.", h.react),
+		get("/rooms/{id}/messages", "The chat that this daemon has heard, oldest first.", h.messages),
+		endpoint(http.MethodPost, "/rooms/{id}/messages", "Says a line in the chat.", http.StatusCreated, h.say),
+	}
+}
+
+func (h *handler) members(c *call, _ none) ([]session.MemberView, error) {
+	rm, err := h.room(c)
+	if err != nil {
+		return nil, err
+	}
+	after := c.r.URL.Query().Get("after")
+	if after != "" {
+		if _, ok := parsePeer(after); !ok {
+			return nil, malformed("after is not a peer id")
+		}
+	}
+	return rm.Members(c.r.Context(), after)
+}
+
+func (h *handler) act(c *call, in actionIn) error {
+	rm, err := h.room(c)
+	if err != nil {
+		return err
+	}
+	kind, ok := actions[c.vars["action"]]
+	if !ok {
+		return notFound()
+	}
+	p, err := c.peer()
+	if err != nil {
+		return err
+	}
+	return rm.Act(c.r.Context(), kind, p, in.Reason)
+}
+
+func (h *handler) hand(c *call, in handIn) error {
+	rm, err := h.room(c)
+	if err != nil {
+		return err
+	}
+	return rm.RaiseHand(c.r.Context(), in.Raised)
+}
+
+func (h *handler) microphone(c *call, in microphoneIn) error {
+	rm, err := h.room(c)
+	if err != nil {
+		return err
+	}
+	return rm.Mute(c.r.Context(), in.Muted)
+}
+
+func (h *handler) react(c *call, in reactionIn) error {
+	rm, err := h.room(c)
+	if err != nil {
+		return err
+	}
+	if in.Kind < 1 || in.Kind > maxReaction {
+		return malformed("a reaction is 1 to %d", maxReaction)
+	}
+	return rm.React(c.r.Context(), in.Kind)
+}
+
+func (h *handler) messages(c *call, _ none) ([]session.Line, error) {
+	rm, err := h.room(c)
+	if err != nil {
+		return nil, err
+	}
+	return rm.Lines(c.r.Context())
+}
+
+func (h *handler) say(c *call, in messageIn) (session.Line, error) {
+	rm, err := h.room(c)
+	if err != nil {
+		return session.Line{}, err
+	}
+	return rm.Say(c.r.Context(), in.Text)
+}
