@@ -358,8 +358,8 @@ type Op struct {
 	Policy        *Policy                `protobuf:"bytes,13,opt,name=policy,proto3" json:"policy,omitempty"`                        // policy
 	Revocation    *Revocation            `protobuf:"bytes,14,opt,name=revocation,proto3" json:"revocation,omitempty"`                // revoke
 	Tally         *Tally                 `protobuf:"bytes,15,opt,name=tally,proto3" json:"tally,omitempty"`                          // tally
-	Countersign   *Signed                `protobuf:"bytes,16,opt,name=countersign,proto3" json:"countersign,omitempty"`              // transfer: Acceptance; succeed: repeated below
-	Votes         []*Signed              `protobuf:"bytes,17,rep,name=votes,proto3" json:"votes,omitempty"`                          // succeed
+	Countersign   *Signed                `protobuf:"bytes,16,opt,name=countersign,proto3" json:"countersign,omitempty"`              // transfer: Acceptance by the new host
+	Votes         []*Signed              `protobuf:"bytes,17,rep,name=votes,proto3" json:"votes,omitempty"`                          // succeed: Acceptance by moderators, domain "balai-vote/1"
 	StateHash     []byte                 `protobuf:"bytes,18,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"` // checkpoint
 	Beat          uint64                 `protobuf:"varint,19,opt,name=beat,proto3" json:"beat,omitempty"`                           // lower: hands raised at this beat or before
 	unknownFields protoimpl.UnknownFields
@@ -590,6 +590,7 @@ type Admission struct {
 	Chain         [][]byte               `protobuf:"bytes,3,rep,name=chain,proto3" json:"chain,omitempty"`
 	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
 	MaxUses       []uint32               `protobuf:"varint,5,rep,packed,name=max_uses,json=maxUses,proto3" json:"max_uses,omitempty"` // of each block of chain, 0 unlimited
+	Issuer        []byte                 `protobuf:"bytes,6,opt,name=issuer,proto3" json:"issuer,omitempty"`                          // peer that signed the root block of chain; empty: the author of the op
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -655,6 +656,13 @@ func (x *Admission) GetName() string {
 func (x *Admission) GetMaxUses() []uint32 {
 	if x != nil {
 		return x.MaxUses
+	}
+	return nil
+}
+
+func (x *Admission) GetIssuer() []byte {
+	if x != nil {
+		return x.Issuer
 	}
 	return nil
 }
@@ -832,12 +840,13 @@ func (x *Tally) GetRoot() []byte {
 	return nil
 }
 
-// Acceptance is what the new owner signs before a transfer. Domain "balai-accept/1".
+// Acceptance is what the new host signs before a transfer (domain "balai-accept/1"), and what a moderator
+// signs for the succession of the heir (domain "balai-vote/1").
 type Acceptance struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Room          []byte                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
-	From          []byte                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // key
-	Prev          []byte                 `protobuf:"bytes,3,opt,name=prev,proto3" json:"prev,omitempty"` // id of the op before the transfer
+	From          []byte                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // key: the host who hands over; in a vote the heir
+	Prev          []byte                 `protobuf:"bytes,3,opt,name=prev,proto3" json:"prev,omitempty"` // id of the op before the transfer; in a vote cut.hash of the succeed op
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1554,6 +1563,7 @@ type Refuse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        uint32                 `protobuf:"varint,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	Detail        string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
+	Records       [][]byte               `protobuf:"bytes,3,rep,name=records,proto3" json:"records,omitempty"` // no_admitter: peer records of who may admit
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1600,6 +1610,13 @@ func (x *Refuse) GetDetail() string {
 		return x.Detail
 	}
 	return ""
+}
+
+func (x *Refuse) GetRecords() [][]byte {
+	if x != nil {
+		return x.Records
+	}
+	return nil
 }
 
 // KeyStep is an epoch secret at a step; only ever on an encrypted stream to a member, or inside HPKE.
@@ -3286,6 +3303,7 @@ type LinkHeartbeat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tick          uint64                 `protobuf:"varint,1,opt,name=tick,proto3" json:"tick,omitempty"`
 	Path          [][]byte               `protobuf:"bytes,2,rep,name=path,proto3" json:"path,omitempty"`
+	Loss          uint32                 `protobuf:"varint,3,opt,name=loss,proto3" json:"loss,omitempty"` // of the other side's bundles, in 1/1000, lately
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3332,6 +3350,13 @@ func (x *LinkHeartbeat) GetPath() [][]byte {
 		return x.Path
 	}
 	return nil
+}
+
+func (x *LinkHeartbeat) GetLoss() uint32 {
+	if x != nil {
+		return x.Loss
+	}
+	return 0
 }
 
 type LinkPing struct {
@@ -3389,7 +3414,8 @@ func (x *LinkPing) GetTimeMs() int64 {
 type Nack struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Source        uint32                 `protobuf:"varint,1,opt,name=source,proto3" json:"source,omitempty"`
-	Ctrs          []uint32               `protobuf:"varint,2,rep,packed,name=ctrs,proto3" json:"ctrs,omitempty"`
+	Ctrs          []uint32               `protobuf:"varint,2,rep,packed,name=ctrs,proto3" json:"ctrs,omitempty"`         // frames that did not come
+	Unsigned      []uint32               `protobuf:"varint,3,rep,packed,name=unsigned,proto3" json:"unsigned,omitempty"` // frames that came, but no signature block over them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3434,6 +3460,13 @@ func (x *Nack) GetSource() uint32 {
 func (x *Nack) GetCtrs() []uint32 {
 	if x != nil {
 		return x.Ctrs
+	}
+	return nil
+}
+
+func (x *Nack) GetUnsigned() []uint32 {
+	if x != nil {
+		return x.Unsigned
 	}
 	return nil
 }
@@ -3671,13 +3704,14 @@ const file_balai_proto_rawDesc = "" +
 	"\x04beat\x18\x13 \x01(\x04R\x04beat\"+\n" +
 	"\x03Cut\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
-	"\x04hash\x18\x02 \x01(\fR\x04hash\"x\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\"\x90\x01\n" +
 	"\tAdmission\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\fR\x04peer\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\rR\x04role\x12\x14\n" +
 	"\x05chain\x18\x03 \x03(\fR\x05chain\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x19\n" +
-	"\bmax_uses\x18\x05 \x03(\rR\amaxUses\"A\n" +
+	"\bmax_uses\x18\x05 \x03(\rR\amaxUses\x12\x16\n" +
+	"\x06issuer\x18\x06 \x01(\fR\x06issuer\"A\n" +
 	"\vEpochCommit\x12\f\n" +
 	"\x01n\x18\x01 \x01(\x04R\x01n\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x14\n" +
@@ -3752,10 +3786,11 @@ const file_balai_proto_rawDesc = "" +
 	"rendezvous\x18\x06 \x01(\fR\n" +
 	"rendezvous\x12\x15\n" +
 	"\x06now_ms\x18\a \x01(\x03R\x05nowMs\x12*\n" +
-	"\asources\x18\b \x03(\v2\x10.balai.v1.SignedR\asources\"8\n" +
+	"\asources\x18\b \x03(\v2\x10.balai.v1.SignedR\asources\"R\n" +
 	"\x06Refuse\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\rR\x06reason\x12\x16\n" +
-	"\x06detail\x18\x02 \x01(\tR\x06detail\"S\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x18\n" +
+	"\arecords\x18\x03 \x03(\fR\arecords\"S\n" +
 	"\aKeyStep\x12\f\n" +
 	"\x01n\x18\x01 \x01(\x04R\x01n\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x12\n" +
@@ -3886,16 +3921,18 @@ const file_balai_proto_rawDesc = "" +
 	"\x04room\x18\x01 \x01(\fR\x04room\x12\x16\n" +
 	"\x06handle\x18\x02 \x01(\rR\x06handle\x12*\n" +
 	"\asources\x18\x03 \x03(\v2\x10.balai.v1.SignedR\asources\x12\x18\n" +
-	"\acarrier\x18\x04 \x01(\rR\acarrier\"7\n" +
+	"\acarrier\x18\x04 \x01(\rR\acarrier\"K\n" +
 	"\rLinkHeartbeat\x12\x12\n" +
 	"\x04tick\x18\x01 \x01(\x04R\x04tick\x12\x12\n" +
-	"\x04path\x18\x02 \x03(\fR\x04path\"3\n" +
+	"\x04path\x18\x02 \x03(\fR\x04path\x12\x12\n" +
+	"\x04loss\x18\x03 \x01(\rR\x04loss\"3\n" +
 	"\bLinkPing\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x17\n" +
-	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\"2\n" +
+	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\"N\n" +
 	"\x04Nack\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\rR\x06source\x12\x12\n" +
-	"\x04ctrs\x18\x02 \x03(\rR\x04ctrs\"1\n" +
+	"\x04ctrs\x18\x02 \x03(\rR\x04ctrs\x12\x1a\n" +
+	"\bunsigned\x18\x03 \x03(\rR\bunsigned\"1\n" +
 	"\x03Bad\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\rR\x06source\x12\x12\n" +
 	"\x04ctrs\x18\x02 \x03(\rR\x04ctrs\"#\n" +
