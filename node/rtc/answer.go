@@ -16,7 +16,7 @@ type local struct {
 	ufrag, pwd string
 	hash       string
 	print      string
-	addrs      []net.Addr
+	addrs      []*net.UDPAddr
 	ssrcs      [Slots]uint32
 }
 
@@ -115,8 +115,7 @@ func (s *section) ourDirection() string {
 func slotName(n int) string { return fmt.Sprintf("slot-%d", n) }
 
 // candidate writes one of our addresses (RFC 8839 section 5.1). They differ in priority, the first is preferred.
-func candidate(n int, addr net.Addr) string {
+func candidate(n int, addr *net.UDPAddr) string {
 	const host = 126 << 24
-	ip, port := addr.(*net.UDPAddr).IP, addr.(*net.UDPAddr).Port
-	return fmt.Sprintf("a=candidate:%d 1 udp %d %s %d typ host", n+1, host+(65535-n)<<8+255, ip, port)
+	return fmt.Sprintf("a=candidate:%d 1 udp %d %s %d typ host", n+1, host+(65535-n)<<8+255, addr.IP, addr.Port)
 }

@@ -26,6 +26,11 @@ func (e *Engine) Echo(ctx context.Context, offer string) (*Leg, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, "", ErrClosed // Close ends the leg
+	}
 	e.wg.Go(func() { e.echo(leg, in) })
 	return leg, answer, nil
 }

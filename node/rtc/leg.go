@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base32"
 	"encoding/binary"
+	"errors"
 	"io"
 	"log/slog"
 	"strings"
@@ -168,8 +169,11 @@ func (l *Leg) describe() (string, error) {
 		return "", err
 	}
 	out := &local{
-		ufrag: me.UsernameFragment, pwd: me.Password, addrs: l.path.GetListenAddresses(),
+		ufrag: me.UsernameFragment, pwd: me.Password, addrs: l.path.addrs(),
 		hash: cert.Fingerprints[0].Algorithm, print: cert.Fingerprints[0].Value,
+	}
+	if len(out.addrs) == 0 {
+		return "", errors.New("no address to be reached at")
 	}
 	var id [8]byte
 	_, _ = rand.Read(id[:])

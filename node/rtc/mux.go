@@ -291,8 +291,12 @@ func (p *path) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
 	return e, nil
 }
 
-// RemoveConnByUfrag ends all connections of the leg (ice.UDPMux).
-func (p *path) RemoveConnByUfrag(string) { _ = p.Close() }
+// RemoveConnByUfrag ends all connections of the leg (ice.UDPMux). The agent also calls it before it asks for any.
+func (p *path) RemoveConnByUfrag(string) {
+	p.mux.mu.Lock()
+	defer p.mux.mu.Unlock()
+	p.clear()
+}
 
 // GetListenAddresses lists the addresses to offer as candidates (ice.UDPMux).
 func (p *path) GetListenAddresses() []net.Addr { return p.mux.addrs() }
@@ -302,6 +306,12 @@ func (p *path) Close() error {
 	p.mux.mu.Lock()
 	defer p.mux.mu.Unlock()
 	p.closed = true
+	p.clear()
+	return nil
+}
+
+// clear ends the connections. Called with mux.mu held.
+func (p *path) clear() {
 	for _, u := range p.ufrags {
 		delete(p.mux.ufrags, u)
 	}
@@ -311,10 +321,20 @@ func (p *path) Close() error {
 		}
 	}
 	for _, e := range p.ends {
-		e.once.Do(func() { close(e.closed) })
+		_ = e.Close()
 	}
 	p.ufrags, p.remotes, p.ends = nil, nil, nil
-	return nil
+}
+
+// addrs is where the leg can be reached.
+func (p *path) addrs() []*net.UDPAddr {
+	p.mux.mu.Lock()
+	defer p.mux.mu.Unlock()
+	var out []*net.UDPAddr
+	for _, e := range p.ends {
+		out = append(out, e.addr)
+	}
+	return out
 }
 
 // end is one local address of one leg, a net.PacketConn for its ICE candidate.

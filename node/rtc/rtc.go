@@ -86,9 +86,14 @@ func New(cfg Config) (*Engine, error) {
 	return &Engine{log: cfg.Log, now: cfg.Now, mux: m, legs: map[string]*Leg{}}, nil
 }
 
-// Close ends every leg, waits for them and closes the socket.
+// Close ends every leg, waits for them and closes the socket. A second Close does nothing.
 func (e *Engine) Close() error {
 	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		e.wg.Wait()
+		return nil
+	}
 	e.closed = true
 	legs := make([]*Leg, 0, len(e.legs))
 	for _, l := range e.legs {
