@@ -166,6 +166,16 @@ func parseBlock(header, body []byte, source uint32) (b block, err error) {
 	return b, nil
 }
 
+// BlockSpan is the first and the last counter that a block lists; its signature is not looked at. ErrMalformed if it is
+// no block.
+func BlockSpan(header, body []byte) (first, last uint32, err error) {
+	if len(header) < HeaderLen {
+		return 0, 0, ErrMalformed
+	}
+	b, err := parseBlock(header, body, uint24(header[1:]))
+	return b.first, b.last, err
+}
+
 // claims tells what the block says about ctr: whether it decides about it, and with which hash if it lists it.
 func (b *block) claims(ctr uint32) (decides bool, hash *[hashLen]byte) {
 	if b.n == 0 || ctr < b.first || ctr > b.last {

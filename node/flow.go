@@ -1,0 +1,470 @@
+package node
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"balai/node/rtc"
+	"balai/room/media"
+	"balai/room/session"
+	"balai/room/sframe"
+)
+
+const (
+	flowQueue = 256             // bundles and microphone frames waiting
+	flowBusy  = media.Tick      // how often the flow looks at its timers while somebody speaks
+	flowIdle  = 5 * media.Tick  // and otherwise
+	ringSize  = 32              // own entries kept: 20 frames and their blocks
+	maxAge    = media.RingTime  // an older frame is dropped
+	maxDrift  = 10              // ticks that the microphone's clock may be away from mine
+	micIdle   = 25 * media.Tick // after which an older leg may take the microphone back
+	repeatIn  = 3 * media.Tick  // a block is sent a second time this long after the first
+	reportIn  = time.Second     // between reports
+	speakHold = 15 * media.Tick // without a frame nobody speaks any more
+	speakOver = media.Level(50) // -dBov; a quieter voice is not speech
+)
+
+// mediaLink is a media link to one peer, as the flow uses it. Send copies the bundle and never blocks.
+type mediaLink interface {
+	Remote() peer.ID
+	Handle() uint32 // to put into bundles; 0 while unknown
+	Seq() uint16    // the next number of this link
+	Send(bundle []byte) bool
+}
+
+// player is a browser leg that plays: a slot of it is one track.
+type player interface {
+	Play(slot int, f rtc.PlayFrame) error
+}
+
+// flowConfig is what a flow needs. Report runs on the flow's goroutine and must not block.
+type flowConfig struct {
+	Sign       func(domain string, body []byte) []byte // Ed25519 over domain || 0 || body
+	Report     func(session.Report)
+	Redundancy int // earlier frames sent with each frame even where no loss is seen, 0 to 3
+	Log        *slog.Logger
+	Now        func() time.Time
+}
+
+// flow is the media path of one room in this daemon. Up: a microphone frame is sealed, signed, bundled and sent on
+// every link of the mesh. Down: a link's bundle is parsed, its frames are opened, judged by their signature blocks,
+// and the loudest three are played. One goroutine owns all of it; the methods are safe from any goroutine.
+type flow struct {
+	cfg   flowConfig
+	in    chan input
+	calls chan func()
+	woken chan struct{} // a new plan is there
+	stop  chan struct{}
+	done  chan struct{}
+	pool  sync.Pool // *[]byte for microphone frames
+
+	gate sync.Mutex    // held while a microphone frame is sealed and sent
+	open bool          // may it be? Closed by Plan at once
+	next session.Media // the latest plan
+
+	// Owned by run.
+	plan    session.Media
+	start   time.Time // when the own source began, at counter plan.Me.Ctr
+	owner   sframe.Owner
+	sealer  *sframe.Sealer
+	signer  *sframe.BlockSigner
+	own     *media.Ring
+	repeat  []byte // the last block, to be sent once more
+	again   time.Time
+	blocks  []sentBlock
+	mic     *microphone
+	micHeat time.Time // when the microphone in use last sent
+	me      voice
+	players []player
+	links   map[mediaLink]*linkState
+	out     []*linkState // the mesh: one link for each peer
+	remotes map[uint32]*remote
+	loudest media.Loudest
+	report  session.Report
+	told    time.Time
+	changed bool // somebody started or stopped to speak
+	vias    uint32
+
+	// Reused for each bundle.
+	head    [media.HeaderLen]byte
+	body    []byte
+	entry   []byte
+	plain   []byte
+	builder media.Builder
+	entries [media.MaxEntries]media.Entry
+	copies  [][]byte
+}
+
+// input is a bundle of a link, or a frame of a microphone.
+type input struct {
+	link  mediaLink
+	data  []byte
+	mic   *microphone
+	frame rtc.UpFrame
+	buf   *[]byte // holds the frame's payload
+	at    time.Time
+}
+
+// newFlow starts a flow without a plan: it neither sends nor plays. The caller must Close it.
+func newFlow(cfg flowConfig) *flow {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if cfg.Report == nil {
+		cfg.Report = func(session.Report) {}
+	}
+	f := &flow{
+		cfg: cfg, in: make(chan input, flowQueue), calls: make(chan func()), woken: make(chan struct{}, 1),
+		stop: make(chan struct{}), done: make(chan struct{}),
+		links: map[mediaLink]*linkState{}, remotes: map[uint32]*remote{},
+		body: make([]byte, 0, media.MaxBundle), entry: make([]byte, 0, media.MaxBundle), plain: make([]byte, 0, media.MaxBundle),
+	}
+	f.plan.Seal = -1
+	f.pool.New = func() any { b := make([]byte, 0, media.MaxPayload); return &b }
+	go f.run()
+	return f
+}
+
+// Close ends the flow and waits for it.
+func (f *flow) Close() {
+	close(f.stop)
+	<-f.done
+}
+
+// Plan gives the flow what the session decided. When it returns with Send false, no frame of the microphone is sent
+// any more; the rest of the plan is in force a moment later.
+func (f *flow) Plan(m session.Media) {
+	f.gate.Lock()
+	f.next = m
+	f.open = f.open && m.Send
+	f.gate.Unlock()
+	select {
+	case f.woken <- struct{}{}:
+	default:
+	}
+}
+
+// LinkUp takes a new link into use, LinkDown forgets it.
+func (f *flow) LinkUp(l mediaLink)   { f.call(func() { f.addLink(l) }) }
+func (f *flow) LinkDown(l mediaLink) { f.call(func() { f.dropLink(l) }) }
+
+// Receive takes a bundle that came by l; it is the flow's to keep. It never blocks: when the flow is far behind, the
+// bundle is lost.
+func (f *flow) Receive(l mediaLink, bundle []byte) {
+	f.put(input{link: l, data: bundle, at: f.cfg.Now()})
+}
+
+// Attach adds a leg. It plays until the microphone that comes back is closed.
+func (f *flow) Attach(p player) *microphone {
+	m := &microphone{flow: f, player: p}
+	f.call(func() { f.players = append(f.players, p) })
+	return m
+}
+
+// microphone is the sending side of one leg.
+type microphone struct {
+	flow   *flow
+	player player
+
+	// Owned by the flow's run.
+	began  bool
+	offset uint32 // own counter minus the leg's
+}
+
+// Frame sends one frame of the leg; its payload is copied. It never blocks.
+func (m *microphone) Frame(u rtc.UpFrame) {
+	b := m.flow.pool.Get().(*[]byte)
+	*b = append((*b)[:0], u.Payload...)
+	u.Payload = *b
+	if !m.flow.put(input{mic: m, frame: u, buf: b, at: m.flow.cfg.Now()}) {
+		m.flow.pool.Put(b)
+	}
+}
+
+// Close takes the leg away.
+func (m *microphone) Close() { m.flow.call(func() { m.flow.detach(m) }) }
+
+func (f *flow) put(i input) bool {
+	select {
+	case f.in <- i:
+		return true
+	default:
+		return false
+	}
+}
+
+// call runs do on the flow's goroutine and waits; after Close it does nothing.
+func (f *flow) call(do func()) {
+	ran := make(chan struct{})
+	select {
+	case f.calls <- func() { do(); close(ran) }:
+		<-ran
+	case <-f.done:
+	}
+}
+
+// run is the flow's one goroutine.
+func (f *flow) run() {
+	defer close(f.done)
+	timer := time.NewTimer(flowIdle)
+	defer timer.Stop()
+	for {
+		select {
+		case <-f.stop:
+			return
+		case do := <-f.calls:
+			do()
+		case <-f.woken:
+			f.apply(f.cfg.Now())
+		case i := <-f.in:
+			f.take(&i)
+		case <-timer.C:
+			timer.Reset(f.tick(f.cfg.Now()))
+		}
+	}
+}
+
+func (f *flow) take(i *input) {
+	if i.mic != nil {
+		f.up(i.mic, &i.frame, i.at)
+		f.pool.Put(i.buf)
+		return
+	}
+	if l := f.links[i.link]; l != nil {
+		f.down(l, i.data, i.at)
+	}
+}
+
+// up seals a frame of the microphone and sends it on every link of the mesh.
+func (f *flow) up(m *microphone, u *rtc.UpFrame, now time.Time) {
+	f.gate.Lock()
+	defer f.gate.Unlock()
+	ctr, ok := f.counter(m, u, now)
+	if !ok || f.sealer == nil || f.plan.Seal < 0 || len(u.Payload) == 0 || len(u.Payload) > media.MaxPayload {
+		f.report.Dropped++
+		return
+	}
+	epoch := &f.plan.Epochs[f.plan.Seal]
+	h := media.Header{
+		Kind: media.Frame, Ticks: u.Ticks, Marker: u.Marker, Source: f.plan.Me.ID, Ctr: ctr,
+		Epoch: uint8(epoch.N & 15), Step: uint8(epoch.Step & 15), Voice: u.Voice, Level: media.Unknown,
+	}
+	if u.HasLevel {
+		h.Level = min(media.Level(u.Level), media.Silence)
+	}
+	h.Put(&f.head)
+	var err error
+	if f.body, err = f.sealer.Seal(f.body[:0], f.head[:], u.Payload); err != nil {
+		f.report.Dropped++
+		return
+	}
+	f.entry = media.AppendEntry(f.entry[:0], &f.head, f.body)
+	f.me.hear(h.Level, now)
+	f.report.Up++
+	var block []byte
+	if f.signer.Add(epoch.ID, f.entry, now) != nil { // a long silence, or a change of epoch: the block before is due
+		block = f.sign(now)
+		_ = f.signer.Add(epoch.ID, f.entry, now)
+	} else if due, ok := f.signer.Due(); ok && !due.After(now) {
+		block = f.sign(now)
+	}
+	f.emit(f.entry, block, ctr, now)
+	e := media.Entry{Header: h, Raw: f.entry}
+	f.own.Put(&e, now)
+}
+
+// counter maps the leg's clock to the own source's, which never goes back, whatever leg sends: 20 ms ticks of the
+// wall, from which a microphone may be maxDrift away. False: not to be sent.
+func (f *flow) counter(m *microphone, u *rtc.UpFrame, now time.Time) (uint32, bool) {
+	if !f.open || f.sealer == nil || u.Ticks < 1 || u.Ticks > media.MaxTicks || !f.takeMic(m, now) {
+		return 0, false
+	}
+	wall := f.plan.Me.Ctr + uint32(max(now.Sub(f.start), 0)/media.Tick)
+	ctr := m.offset + u.Ctr
+	if drift := int32(ctr - wall); !m.began || drift > maxDrift || drift < -maxDrift {
+		ctr = wall
+	}
+	ctr = max(ctr, f.sealer.Next())
+	if int32(ctr-wall) > maxDrift || ctr > media.MaxCounter { // faster than time, or used up
+		return 0, false
+	}
+	m.began, m.offset = true, ctr-u.Ctr
+	return ctr, true
+}
+
+// takeMic lets one leg at a time speak: whoever began last, until it is silent.
+func (f *flow) takeMic(m *microphone, now time.Time) bool {
+	if f.mic != m {
+		if f.mic != nil && m.began && now.Sub(f.micHeat) < micIdle {
+			return false
+		}
+		f.mic, m.began = m, false
+	}
+	f.micHeat = now
+	return true
+}
+
+// emit sends a primary frame and a block, either may be nil, on every link of the mesh, with as many earlier frames
+// as the link's loss asks for.
+func (f *flow) emit(primary, block []byte, ctr uint32, now time.Time) {
+	var prim, blocks [1][]byte
+	p, b := prim[:0], blocks[:0]
+	if primary != nil {
+		p = append(p, primary)
+	}
+	if block != nil {
+		b = append(b, block)
+	}
+	for _, l := range f.out {
+		f.copies = f.copies[:0]
+		if n := l.redundancy(f.cfg.Redundancy); primary != nil && n > 0 {
+			f.copies = f.own.Newest(f.copies, f.plan.Me.ID, ctr, n, now)
+		}
+		f.send(l, p, b, f.copies, now)
+	}
+}
+
+// send makes one bundle, and a second when the block did not fit.
+func (f *flow) send(l *linkState, primaries, blocks, copies [][]byte, now time.Time) {
+	for len(primaries)+len(blocks) > 0 {
+		handle := l.link.Handle()
+		if handle == 0 {
+			return
+		}
+		f.builder.Begin(media.Bundle{Handle: handle, Seq: l.link.Seq(), SendMs: uint16(now.UnixMilli())}, media.MaxBundle)
+		np, nb := f.builder.Fill(primaries, blocks, copies)
+		if f.builder.Len() == 0 {
+			return
+		}
+		l.link.Send(f.builder.Bytes())
+		l.out++
+		primaries, blocks, copies = primaries[np:], blocks[nb:], nil
+	}
+}
+
+// down takes a bundle: frames in the order of their counters (a redundant copy comes before its primary), then blocks
+// and link records.
+func (f *flow) down(l *linkState, b []byte, now time.Time) {
+	u, err := media.Parse(b)
+	if err != nil {
+		l.refused++
+		return
+	}
+	late := l.heard(&u, now)
+	n := 0
+	for n < len(f.entries) && u.Next(&f.entries[n]) {
+		for i := n; i > 0 && before(&f.entries[i], &f.entries[i-1]); i-- {
+			f.entries[i], f.entries[i-1] = f.entries[i-1], f.entries[i]
+		}
+		n++
+	}
+	for i := range n {
+		switch e := &f.entries[i]; e.Kind {
+		case media.Frame:
+			f.frame(l, e, late, now)
+		case media.Block:
+			f.block(l, e, now)
+		case media.Record:
+			f.record(l, e.Body, now)
+		}
+	}
+}
+
+func before(a, b *media.Entry) bool {
+	if a.Kind != b.Kind {
+		return a.Kind < b.Kind
+	}
+	return a.Kind == media.Frame && a.Source == b.Source && a.Ctr < b.Ctr
+}
+
+// uplinked finds whose entry it is. Only the source's own connection may bring it, and only if it may speak.
+func (f *flow) uplinked(l *linkState, e *media.Entry) *remote {
+	r := f.remotes[e.Source]
+	switch {
+	case r == nil:
+		l.refused++
+		return nil
+	case r.src.Peer != l.peer || !r.src.Allowed || !l.mesh:
+		r.report.Refused++
+		return nil
+	}
+	return r
+}
+
+// frame opens one frame and plays it if its source is among the loudest.
+func (f *flow) frame(l *linkState, e *media.Entry, late time.Duration, now time.Time) {
+	r := f.uplinked(l, e)
+	if r == nil {
+		return
+	}
+	r.report.Frames++
+	if r.any && e.Ctr < r.newest {
+		late += time.Duration(r.newest-e.Ctr) * media.Tick
+	}
+	if late > maxAge {
+		r.report.Refused++
+		return
+	}
+	var err error
+	f.plain, err = r.opener.Open(f.plain[:0], e.Head, e.Body, now)
+	if err == sframe.ErrReplay { // a copy, or another ciphertext at this counter: the block decides
+		r.verify.Frame(e.Raw, l.via, false, now)
+		return
+	}
+	if err != nil {
+		r.report.Refused++
+		return
+	}
+	r.report.Opened++
+	lost := r.follow(e, l, now)
+	if !f.audible(r, e, l, now) {
+		return
+	}
+	play := rtc.PlayFrame{
+		Ctr: e.Ctr, Ticks: e.Ticks, Level: uint8(e.Level), Voice: e.Voice, Marker: e.Marker,
+		Speaker: e.Source, Source: e.Source, Lost: lost, Payload: f.plain,
+	}
+	for _, p := range f.players {
+		_ = p.Play(r.report.Slot, play) // a leg that is not up plays nothing
+	}
+}
+
+// audible gives the source its slot and asks the blocks whether it may be heard.
+func (f *flow) audible(r *remote, e *media.Entry, l *linkState, now time.Time) bool {
+	r.voice.hear(e.Level, now)
+	silenced := r.verify.Muted(now)
+	if silenced {
+		f.loudest.Remove(e.Source)
+	} else {
+		f.loudest.Hear(e.Source, e.Level, now)
+	}
+	r.report.Slot = f.loudest.Slot(e.Source)
+	play := !silenced && r.report.Slot >= 0 && len(f.players) > 0
+	if r.verify.Frame(e.Raw, l.via, play, now) == sframe.Bad {
+		r.report.Refused++
+		return false
+	}
+	return play
+}
+
+// block lets a source's signature block judge its frames.
+func (f *flow) block(l *linkState, e *media.Entry, now time.Time) {
+	r := f.uplinked(l, e)
+	if r == nil {
+		return
+	}
+	v, err := r.verify.Block(e.Head, e.Body, time.Time{}, now)
+	switch {
+	case err != nil:
+		r.report.Refused++
+	case v.Bad > 0:
+		r.report.Refused += uint64(v.Bad)
+		f.cfg.Log.Warn("frames that their speaker did not sign", "peer", r.src.Peer, "frames", v.Bad)
+	}
+}
