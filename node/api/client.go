@@ -188,11 +188,6 @@ func (c *Client) Act(ctx context.Context, id, peer, action, reason string) error
 	return c.Do(ctx, http.MethodPost, inside(id, "members", peer, action), actionIn{Reason: reason}, nil)
 }
 
-// RaiseHand raises or lowers my hand.
-func (c *Client) RaiseHand(ctx context.Context, id string, raised bool) error {
-	return c.Do(ctx, http.MethodPut, inside(id, "hand"), handIn{Raised: raised}, nil)
-}
-
 // Inspect tells what a link says; the network is not asked.
 func (c *Client) Inspect(ctx context.Context, link string) (invite.Inspection, error) {
 	return fetch[invite.Inspection](ctx, c, http.MethodPost, "/invites/inspect", inspectIn{Link: link})
