@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -97,15 +98,10 @@ func (d *disk) sweep() error {
 	return d.quarantine(bad)
 }
 
-// openBolt opens or makes the file. Whatever is wrong with its content is errStructure.
+// openBolt opens or makes the file for writing.
 func openBolt(path string) (db *bbolt.DB, err error) {
 	defer guard(&err)()
 	db, err = bbolt.Open(path, fileMode, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType})
-	for _, content := range []error{bolterr.ErrInvalid, bolterr.ErrVersionMismatch, bolterr.ErrChecksum} {
-		if errors.Is(err, content) {
-			return nil, fmt.Errorf("%w: %w", errStructure, err)
-		}
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -113,87 +109,75 @@ func openBolt(path string) (db *bbolt.DB, err error) {
 		_, err := tx.CreateBucketIfNotExists(bucket)
 		return err
 	})
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+// ensureSound reads the file at path, which nobody may write to meanwhile, and mends it if its structure is damaged. A
+// missing or empty file is sound.
+func ensureSound(path string) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) || (err == nil && info.Size() == 0) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	held, err := shareLock(path)
+	if err != nil {
+		return err
+	}
+	if held != nil {
+		defer func() { _ = held.Close() }()
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	intact, fault := inspect(data)
+	if fault == nil {
+		return nil
+	}
+	return mend(path, intact, fault)
+}
+
+// shareLock opens the file for reading only, which keeps writers of other processes out and touches no page but the
+// headers. It is nil where the headers are so damaged that bbolt does not open the file at all.
+func shareLock(path string) (db *bbolt.DB, err error) {
+	defer func() {
+		if errors.Is(err, errStructure) {
+			db, err = nil, nil
+		}
+	}()
+	defer guard(&err)()
+	db, err = bbolt.Open(path, fileMode, &bbolt.Options{Timeout: lockTimeout, ReadOnly: true})
+	var system syscall.Errno
+	if err != nil && !errors.Is(err, bolterr.ErrTimeout) && !errors.As(err, &system) {
+		err = fmt.Errorf("%w: %w", errStructure, err) // whatever else bbolt says is about the content
+	}
 	return db, err
 }
 
-// inspect walks the whole file: first by its keys, here, where a fault of the memory map is caught, then bbolt's own
-// check, which also finds pages that are both used and free.
-func inspect(db *bbolt.DB) (err error) {
-	defer guard(&err)()
-	return db.View(func(tx *bbolt.Tx) error {
-		var before []byte
-		c := tx.Bucket(bucket).Cursor()
-		for k, v := c.First(); k != nil; k, v = c.Next() {
-			if before != nil && bytes.Compare(before, k) >= 0 {
-				return fmt.Errorf("%w: keys out of order", errStructure)
-			}
-			before = k
-			check(k, v)
-		}
-		var found error
-		for e := range tx.Check() {
-			if found == nil {
-				found = fmt.Errorf("%w: %w", errStructure, e)
-			}
-		}
-		return found
-	})
-}
-
-// mend keeps the damaged file under another name and carries what is intact in it to a new one. db is nil where the
-// file would not open at all.
-func mend(path string, db *bbolt.DB, why error) (*bbolt.DB, error) {
-	intact := map[string][]byte{}
-	if db != nil {
-		collect(db, intact, (*bbolt.Cursor).First, (*bbolt.Cursor).Next)
-		collect(db, intact, (*bbolt.Cursor).Last, (*bbolt.Cursor).Prev)
-		closeDamaged(db)
-	}
+// mend keeps the damaged file under another name and carries what is intact in it to a new one.
+func mend(path string, intact map[string][]byte, why error) error {
 	kept, err := freeName(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	fresh := path + ".new"
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return err
 	}
 	note := Note{File: filepath.Base(kept), Reason: why.Error(), At: time.Now().UTC()}
 	if err := writeIntact(fresh, intact, note); err != nil {
-		return nil, fmt.Errorf("store: mend %s: %w", path, err)
+		return fmt.Errorf("mend: %w", err)
 	}
-	if err := errors.Join(os.Rename(path, kept), os.Rename(fresh, path), syncDir(filepath.Dir(path))); err != nil {
-		return nil, fmt.Errorf("store: mend %s: %w", path, err)
+	if err := errors.Join(os.Link(path, kept), os.Rename(fresh, path), syncDir(filepath.Dir(path))); err != nil {
+		return fmt.Errorf("mend: %w", err)
 	}
-	return openBolt(path)
-}
-
-// collect walks from one end until the end or the first page that cannot be read, and keeps every value whose check
-// holds.
-func collect(db *bbolt.DB, into map[string][]byte, start, step func(*bbolt.Cursor) ([]byte, []byte)) {
-	var err error
-	defer guard(&err)()
-	_ = db.View(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucket)
-		if b == nil {
-			return nil
-		}
-		// A damaged tree may have a loop in it: a walk is never longer than the file has room for.
-		left := tx.Size()
-		c := b.Cursor()
-		for k, v := start(c); k != nil && left > 0; k, v = step(c) {
-			left -= int64(len(k) + len(v) + 1)
-			if _, err := unframe(k, v); err == nil {
-				into[string(k)] = bytes.Clone(v)
-			}
-		}
-		return nil
-	})
-}
-
-func closeDamaged(db *bbolt.DB) {
-	var err error
-	defer guard(&err)()
-	_ = db.Close()
+	return nil
 }
 
 func writeIntact(path string, intact map[string][]byte, note Note) error {

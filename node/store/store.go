@@ -77,19 +77,17 @@ func Open(dir string) (*Store, error) {
 
 // openFile opens the file at path, mending it first if its structure is damaged.
 func openFile(path string) (*bbolt.DB, error) {
-	db, err := openBolt(path)
-	if errors.Is(err, bolterr.ErrTimeout) {
-		return nil, fmt.Errorf("%w: %s: another balai is running with this data folder; stop it or name another folder with --data", ErrLocked, path)
-	}
+	err := ensureSound(path)
 	if err == nil {
-		if err = inspect(db); err == nil {
+		var db *bbolt.DB
+		if db, err = openBolt(path); err == nil {
 			return db, nil
 		}
 	}
-	if !errors.Is(err, errStructure) {
-		return nil, fmt.Errorf("store: open %s: %w", path, err)
+	if errors.Is(err, bolterr.ErrTimeout) {
+		return nil, fmt.Errorf("%w: %s: another balai is running with this data folder; stop it or name another folder with --data", ErrLocked, path)
 	}
-	return mend(path, db, err)
+	return nil, fmt.Errorf("store: open %s: %w", path, err)
 }
 
 // Close ends all use of the store and frees its lock. Later calls do nothing.
