@@ -75,10 +75,10 @@ type flow struct {
 	repeat  []byte // the last block, to be sent once more
 	again   time.Time
 	blocks  []sentBlock
-	mic     *microphone
+	mic     *flowLeg
 	micHeat time.Time // when the microphone in use last sent
 	me      voice
-	players []player
+	legs    []*flowLeg // those that play
 	links   map[mediaLink]*linkState
 	out     []*linkState // the mesh: one link for each peer
 	remotes map[uint32]*remote
@@ -102,7 +102,7 @@ type flow struct {
 type input struct {
 	link  mediaLink
 	data  []byte
-	mic   *microphone
+	mic   *flowLeg
 	frame rtc.UpFrame
 	buf   *[]byte // holds the frame's payload
 	at    time.Time
@@ -150,9 +150,9 @@ func (f *flow) Plan(m session.Media) {
 	}
 }
 
-// LinkUp takes a new link into use, LinkDown forgets it.
-func (f *flow) LinkUp(l mediaLink)   { f.call(func() { f.addLink(l) }) }
-func (f *flow) LinkDown(l mediaLink) { f.call(func() { f.dropLink(l) }) }
+// AddLink takes a new link into use, RemoveLink forgets it.
+func (f *flow) AddLink(l mediaLink)    { f.call(func() { f.addLink(l) }) }
+func (f *flow) RemoveLink(l mediaLink) { f.call(func() { f.dropLink(l) }) }
 
 // Receive takes a bundle that came by l; it is the flow's to keep. It never blocks: when the flow is far behind, the
 // bundle is lost.
@@ -160,25 +160,22 @@ func (f *flow) Receive(l mediaLink, bundle []byte) {
 	f.put(input{link: l, data: bundle, at: f.cfg.Now()})
 }
 
-// Attach adds a leg. It plays until the microphone that comes back is closed.
-func (f *flow) Attach(p player) *microphone {
-	m := &microphone{flow: f, player: p}
-	f.call(func() { f.players = append(f.players, p) })
-	return m
-}
+// Attach makes the flow's end of a leg that is about to be answered. Close it when the leg has ended.
+func (f *flow) Attach() *flowLeg { return &flowLeg{flow: f} }
 
-// microphone is the sending side of one leg.
-type microphone struct {
-	flow   *flow
-	player player
+// flowLeg is one leg as the flow sees it. Legs come and go; the own source goes on.
+type flowLeg struct {
+	flow *flow
 
 	// Owned by the flow's run.
+	player player
+	gone   bool // closed: what still comes is late
 	began  bool
 	offset uint32 // own counter minus the leg's
 }
 
-// Frame sends one frame of the leg; its payload is copied. It never blocks.
-func (m *microphone) Frame(u rtc.UpFrame) {
+// Up takes one frame of the leg's microphone; its payload is copied. It never blocks.
+func (m *flowLeg) Up(u rtc.UpFrame) {
 	b := m.flow.pool.Get().(*[]byte)
 	*b = append((*b)[:0], u.Payload...)
 	u.Payload = *b
@@ -187,8 +184,13 @@ func (m *microphone) Frame(u rtc.UpFrame) {
 	}
 }
 
+// SetPlayer lets the leg play.
+func (m *flowLeg) SetPlayer(p player) {
+	m.flow.call(func() { m.flow.seat(m, p) })
+}
+
 // Close takes the leg away.
-func (m *microphone) Close() { m.flow.call(func() { m.flow.detach(m) }) }
+func (m *flowLeg) Close() { m.flow.call(func() { m.flow.detach(m); m.gone = true }) }
 
 func (f *flow) put(i input) bool {
 	select {
@@ -242,7 +244,7 @@ func (f *flow) take(i *input) {
 }
 
 // up seals a frame of the microphone and sends it on every link of the mesh.
-func (f *flow) up(m *microphone, u *rtc.UpFrame, now time.Time) {
+func (f *flow) up(m *flowLeg, u *rtc.UpFrame, now time.Time) {
 	f.gate.Lock()
 	defer f.gate.Unlock()
 	ctr, ok := f.counter(m, u, now)
@@ -281,7 +283,7 @@ func (f *flow) up(m *microphone, u *rtc.UpFrame, now time.Time) {
 
 // counter maps the leg's clock to the own source's, which never goes back, whatever leg sends: 20 ms ticks of the
 // wall, from which a microphone may be maxDrift away. False: not to be sent.
-func (f *flow) counter(m *microphone, u *rtc.UpFrame, now time.Time) (uint32, bool) {
+func (f *flow) counter(m *flowLeg, u *rtc.UpFrame, now time.Time) (uint32, bool) {
 	if !f.open || f.sealer == nil || u.Ticks < 1 || u.Ticks > media.MaxTicks || !f.takeMic(m, now) {
 		return 0, false
 	}
@@ -299,7 +301,10 @@ func (f *flow) counter(m *microphone, u *rtc.UpFrame, now time.Time) (uint32, bo
 }
 
 // takeMic lets one leg at a time speak: whoever began last, until it is silent.
-func (f *flow) takeMic(m *microphone, now time.Time) bool {
+func (f *flow) takeMic(m *flowLeg, now time.Time) bool {
+	if m.gone {
+		return false
+	}
 	if f.mic != m {
 		if f.mic != nil && m.began && now.Sub(f.micHeat) < micIdle {
 			return false
@@ -430,8 +435,8 @@ func (f *flow) frame(l *linkState, e *media.Entry, late time.Duration, now time.
 		Ctr: e.Ctr, Ticks: e.Ticks, Level: uint8(e.Level), Voice: e.Voice, Marker: e.Marker,
 		Speaker: e.Source, Source: e.Source, Lost: lost, Payload: f.plain,
 	}
-	for _, p := range f.players {
-		_ = p.Play(r.report.Slot, play) // a leg that is not up plays nothing
+	for _, g := range f.legs {
+		_ = g.player.Play(r.report.Slot, play) // a leg that is not up plays nothing
 	}
 }
 
@@ -445,7 +450,7 @@ func (f *flow) audible(r *remote, e *media.Entry, l *linkState, now time.Time) b
 		f.loudest.Hear(e.Source, e.Level, now)
 	}
 	r.report.Slot = f.loudest.Slot(e.Source)
-	play := !silenced && r.report.Slot >= 0 && len(f.players) > 0
+	play := !silenced && r.report.Slot >= 0 && len(f.legs) > 0
 	if r.verify.Frame(e.Raw, l.via, play, now) == sframe.Bad {
 		r.report.Refused++
 		return false

@@ -197,12 +197,17 @@ func (f *flow) mesh() {
 	}
 }
 
-func (f *flow) detach(m *microphone) {
-	for i, p := range f.players {
-		if p == m.player {
-			f.players = slices.Delete(f.players, i, i+1)
-			break
-		}
+func (f *flow) seat(m *flowLeg, p player) {
+	f.detach(m)
+	if !m.gone {
+		m.player = p
+		f.legs = append(f.legs, m)
+	}
+}
+
+func (f *flow) detach(m *flowLeg) {
+	if i := slices.Index(f.legs, m); i >= 0 {
+		f.legs = slices.Delete(f.legs, i, i+1)
 	}
 	if f.mic == m {
 		f.mic = nil
@@ -220,7 +225,7 @@ func (f *flow) tell(now time.Time) {
 	}
 	f.changed, f.told = false, now
 	rep := f.report
-	rep.Leg, rep.Speaking = len(f.players) > 0, f.me.speaking
+	rep.Leg, rep.Speaking = len(f.legs) > 0, f.me.speaking
 	if f.sealer != nil {
 		rep.Ctr = f.sealer.Next()
 	}
