@@ -1,0 +1,219 @@
+// The shapes of the local API, version 1, as the page uses them. Times are RFC 3339, durations seconds.
+
+export type Role = 'host' | 'moderator' | 'speaker' | 'listener'
+export type Visibility = 'open' | 'unlisted' | 'closed'
+export type RoomState = 'joining' | 'knocking' | 'live' | 'left' | 'ended' | 'refused'
+export type Carrier = 'direct' | 'relay' | 'degraded'
+
+export interface Problem {
+  type?: string
+  title?: string
+  status: number
+  detail?: string
+  reason?: string
+}
+
+export interface Node {
+  peer_id: string
+  words: string
+  name: string
+  version: string
+  addrs: string[]
+  reachability: string
+  peers: number
+  clock_skew_ms: number
+  api_version: number
+}
+
+export interface Profile {
+  name: string
+  headline: string
+  bio: string
+  languages: string[]
+  avatar: string
+}
+
+export interface PeerName {
+  peer_id: string
+  name: string
+}
+
+export interface Listing {
+  id: string
+  name: string
+  topic: string
+  visibility: Visibility
+  language: string
+  tags: string[] | null
+  host: string
+  host_name: string
+  on_stage: number
+  audience: number
+  stage: PeerName[] | null
+  source: 'lobby' | 'lan' | 'mine'
+  state?: RoomState
+  starts_at?: string | null
+  issued_at?: string
+}
+
+export interface StagePerson extends PeerName {
+  role: Role
+  muted: boolean
+  speaking: boolean
+  slot: 0 | 1 | 2 | null
+  heard_by?: HeardBy | null
+}
+
+// HeardBy is a count, or a count and of how many.
+export type HeardBy = number | { heard: number; of: number; about?: boolean }
+
+export interface AudiencePerson extends PeerName {
+  role: Role
+  hand: number | null
+  muted: boolean
+}
+
+export interface Me {
+  peer_id: string
+  role: Role
+  on_stage: boolean
+  hand: boolean
+  muted: boolean
+  speaking: boolean
+  audio: boolean
+}
+
+export interface Epoch {
+  n: number
+  words: string
+  step: number
+}
+
+export interface Room {
+  id: string
+  name: string
+  topic: string
+  visibility: Visibility
+  language: string
+  tags: string[] | null
+  host: string
+  host_name: string
+  state: RoomState
+  reason?: string
+  ended_reason?: string
+  me: Me
+  stage: StagePerson[] | null
+  audience: number
+  audience_list: AudiencePerson[] | null
+  hands: string[] | null
+  knocks: PeerName[] | null
+  members: number
+  core: string[] | null
+  chair: string
+  epoch: Epoch | null
+  encryption: 'on' | 'no_key'
+  carrier: Carrier
+  locked: boolean
+  local: boolean
+  created_at: string
+  starts_at?: string | null
+}
+
+export interface Member extends PeerName {
+  headline: string
+  role: Role
+  muted: boolean
+  came_by?: string
+  since: string
+}
+
+export interface NewRoom {
+  name: string
+  topic?: string
+  visibility: Visibility
+  language?: string
+  tags?: string[]
+  starts_at?: string
+  local?: boolean
+}
+
+export interface Invite {
+  id: string
+  link: string
+  qr: string
+  role: 'listener' | 'speaker'
+  uses: number
+  used: number
+  depth: number
+  audience?: string
+  knock: boolean
+  strict: boolean
+  not_before: string
+  expires_at: string
+  revoked: boolean
+}
+
+export interface NewInvite {
+  role: 'listener' | 'speaker'
+  uses: number
+  expires_in: number
+  depth?: number
+  knock?: boolean
+  strict?: boolean
+}
+
+export interface Inspected {
+  room: string
+  name?: string | null
+  host: string
+  host_words: string
+  role: 'listener' | 'speaker'
+  uses: number
+  expires_at: string
+  not_before: string
+  depth: number
+  knock: boolean
+  strict: boolean
+  audience?: string
+  invite: string
+  issuer: 'host' | 'unverified'
+  chain: number
+  hints: number
+  expired: boolean
+  reason?: string
+}
+
+export interface Message extends PeerName {
+  id: string
+  text: string
+  at: string
+}
+
+export interface Stats {
+  parents: { peer_id: string; state: string; stripe: number | null }[] | null
+  children: number
+  loss: number
+  delay_ms: number
+  gaps: number
+  speakers: { peer_id: string; heard_by?: HeardBy | null }[] | null
+}
+
+export interface Finding {
+  check: string
+  status: 'ok' | 'warn' | 'fail'
+  title: string
+  detail: string
+  action: string
+}
+
+export interface View {
+  node: Node
+  profile: Profile
+  hallway: Listing[] | null
+  rooms: Room[] | null
+  invites?: Record<string, Invite[]> | null
+}
+
+export type PersonAction =
+  | 'stage' | 'audience' | 'mute' | 'unmute' | 'lower' | 'kick' | 'ban' | 'unban'
+  | 'appoint' | 'dismiss' | 'admit' | 'decline'

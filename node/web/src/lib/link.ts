@@ -1,0 +1,43 @@
+// Finding an invite link in what a person pasted or opened. Pure.
+
+const TOKEN = /^[A-Za-z0-9_-]{80,1100}$/
+
+/** The invite link in text as the daemon takes it (`balai:join#…` or `https://…/j#…`), or null. */
+export function findLink(text: string): string | null {
+  const t = text.trim()
+  const m = /(?:balai:(?:\/\/)?join|https?:\/\/[^\s#]+\/j)#[A-Za-z0-9_-]{40,1100}/.exec(t)
+  if (m) return m[0].replace(/^balai:\/\//, 'balai:')
+  return TOKEN.test(t) ? `balai:join#${t}` : null
+}
+
+export interface Handed {
+  code?: string
+  link?: string
+}
+
+/** What the address of the page hands over: `#code=…` and `#join=<token or link>` or `#balai:join#…`. */
+export function handed(hash: string): Handed {
+  const h = hash.replace(/^#/, '')
+  const out: Handed = {}
+  if (h.startsWith('balai:')) {
+    const link = findLink(decode(h))
+    if (link) out.link = link
+    return out
+  }
+  const join = /(?:^|&)join=(.+)$/.exec(h)
+  if (join?.[1]) {
+    const link = findLink(decode(join[1]))
+    if (link) out.link = link
+  }
+  const code = /(?:^|&)code=([^&]+)/.exec(h)
+  if (code?.[1]) out.code = decode(code[1])
+  return out
+}
+
+function decode(s: string): string {
+  try {
+    return decodeURIComponent(s)
+  } catch {
+    return s
+  }
+}

@@ -1,0 +1,111 @@
+// What the page says where the API has a value: roles, refusals, times. Every text is from the catalogue.
+import { m, language } from '../i18n/index.svelte'
+import type { Carrier, HeardBy, Role, Visibility } from '../api/types'
+import type { Happening } from './diff'
+import type { Words } from './person'
+
+export function roleName(r: Role): string {
+  switch (r) {
+    case 'host': return m.role_host()
+    case 'moderator': return m.role_moderator()
+    case 'speaker': return m.role_speaker()
+    default: return m.role_listener()
+  }
+}
+
+export const personWords: Words = {
+  role: roleName, you: m.you, muted: m.muted, handRaised: m.hand_raised,
+  place: (n) => m.place({ n }), comma: m.comma,
+}
+
+export function visibilityName(v: Visibility): string {
+  return v === 'open' ? m.open() : v === 'closed' ? m.closed() : m.unlisted()
+}
+
+// The refusals of the protocol, and what only the daemon or the page can say.
+const reasons: Record<string, () => string> = {
+  malformed: m.reason_malformed, expired: m.reason_expired, not_yet: m.reason_not_yet,
+  bad_signature: m.reason_bad_signature, wrong_room: m.reason_wrong_room, widened: m.reason_widened,
+  depth: m.reason_depth, used_up: m.reason_used_up, revoked: m.reason_revoked, banned: m.reason_banned,
+  wrong_audience: m.reason_wrong_audience, replayed: m.reason_replayed, locked: m.reason_locked,
+  knock_pending: m.reason_knock_pending, declined: m.reason_declined, no_admitter: m.reason_no_admitter,
+  clock_off: m.reason_clock_off, needs_newer: m.reason_needs_newer, rate_limited: m.reason_rate_limited,
+  no_relay: m.reason_no_relay, ended: m.reason_ended, second_device: m.reason_second_device,
+  busy: m.reason_busy, removed: m.reason_removed, forbidden: m.reason_forbidden,
+  unreachable: m.reason_unreachable,
+}
+
+export function reasonText(reason: string): string {
+  return reasons[reason]?.() ?? m.reason_other({ reason: reason || '?' })
+}
+
+/** What went wrong with a call, in words. */
+export function faultText(e: unknown): string {
+  const x = e as { reason?: string; message?: string } | null
+  if (x?.reason && reasons[x.reason]) return reasonText(x.reason)
+  return m.fault_other({ detail: x?.message ?? '' })
+}
+
+export function carrierText(c: Carrier): string {
+  return c === 'direct' ? m.carrier_direct() : c === 'relay' ? m.carrier_relay() : m.carrier_degraded()
+}
+
+export function heardText(h: HeardBy | null | undefined, of: number): { n: number; of: number; about: boolean } | null {
+  if (h === null || h === undefined) return null
+  if (typeof h === 'number') return { n: h, of: Math.max(of, h), about: false }
+  return { n: h.heard, of: h.of, about: h.about ?? false }
+}
+
+export function happened(h: Happening): string {
+  if (h.to === 'me') {
+    switch (h.what) {
+      case 'on_stage': return m.me_on_stage()
+      case 'off_stage': return m.me_off_stage()
+      case 'muted': return m.me_muted()
+      case 'moderator': return m.me_moderator()
+      case 'not_moderator': return m.me_not_moderator()
+      case 'host': return m.me_host()
+      case 'let_in': return m.me_let_in()
+      case 'hand_lowered': return m.me_hand_lowered()
+    }
+  }
+  switch (h.what) {
+    case 'came': return m.they_came({ name: h.name })
+    case 'went': return m.they_went({ name: h.name })
+    case 'hand': return m.they_hand({ name: h.name })
+    case 'on_stage': return m.they_on_stage({ name: h.name })
+    case 'knock': return m.they_knock({ name: h.name })
+  }
+}
+
+const locale = (): string => (language.now === 'zh' ? 'zh-CN' : language.now)
+
+/** A date and time of day, as short as it can be understood. */
+export function when(iso: string): string {
+  const d = new Date(iso)
+  const today = d.toDateString() === new Date().toDateString()
+  const opt: Intl.DateTimeFormatOptions = today ? { timeStyle: 'short' } : { dateStyle: 'medium', timeStyle: 'short' }
+  return new Intl.DateTimeFormat(locale(), opt).format(d)
+}
+
+/** "2 h 5 min", "3 d 4 h", "40 s": two parts at most. */
+export function span(ms: number): string {
+  const s = Math.max(0, Math.round(ms / 1000))
+  const unit = (n: number, u: string): string =>
+    new Intl.NumberFormat(locale(), { style: 'unit', unit: u, unitDisplay: 'short' }).format(n)
+  const parts: [number, string][] = [
+    [Math.floor(s / 86400), 'day'], [Math.floor(s / 3600) % 24, 'hour'], [Math.floor(s / 60) % 60, 'minute'], [s % 60, 'second'],
+  ]
+  const from = parts.findIndex(([n]) => n > 0)
+  if (from < 0) return unit(0, 'second')
+  return parts.slice(from, from + 2).filter(([n]) => n > 0).map(([n, u]) => unit(n, u)).join(' ')
+}
+
+/** The name of a language in the language of the page, or its code. */
+export function languageName(code: string): string {
+  try {
+    return new Intl.DisplayNames([locale()], { type: 'language' }).of(code) ?? code
+  } catch {
+    return code
+  }
+}

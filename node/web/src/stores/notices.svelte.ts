@@ -1,0 +1,44 @@
+// What the page tells without being asked: lines that pass by (seen and heard), and what is only heard.
+
+export interface Notice {
+  key: number
+  text: string
+  kind: 'info' | 'fault' | 'you'
+}
+
+const SHOWN_MS = { info: 5000, fault: 9000, you: 8000 }
+const BATCH_MS = 1500
+const BATCH_MAX = 4
+
+class Notices {
+  list = $state.raw<Notice[]>([])
+  /** For the polite live region: joins and hands, a few at a time. */
+  polite = $state('')
+  private waiting: string[] = []
+  private timer: ReturnType<typeof setTimeout> | undefined
+  private next = 0
+
+  tell(text: string, kind: Notice['kind'] = 'info'): void {
+    if (this.list.some((n) => n.text === text)) return
+    const n: Notice = { key: ++this.next, text, kind }
+    this.list = [...this.list, n].slice(-4)
+    setTimeout(() => this.drop(n.key), SHOWN_MS[kind])
+  }
+
+  drop(key: number): void {
+    this.list = this.list.filter((n) => n.key !== key)
+  }
+
+  /** Says something to those who hear the page, together with what else happens in the same moment. */
+  say(text: string): void {
+    this.waiting.push(text)
+    this.timer ??= setTimeout(() => {
+      this.timer = undefined
+      const more = this.waiting.length - BATCH_MAX
+      this.polite = this.waiting.slice(0, BATCH_MAX).join(' ') + (more > 0 ? ` +${more}` : '')
+      this.waiting = []
+    }, BATCH_MS)
+  }
+}
+
+export const notices = new Notices()
