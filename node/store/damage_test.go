@@ -272,38 +272,21 @@ func TestCutAndOverwrittenFiles(t *testing.T) {
 	survives(t, bytes.Repeat([]byte("not a store "), 10000), n)
 }
 
-// Whatever bytes lie in the file, inspect neither panics nor allocates without bound, and what it calls sound opens
-// and holds just the pairs that it found.
+// Whatever is changed in a file, inspect neither panics nor allocates without bound, and what it calls sound opens and
+// holds just the pairs that it found.
 func FuzzInspect(f *testing.F) {
+	var bases [][]byte
 	for _, n := range []int{0, 3, 60} {
-		dir := f.TempDir()
-		s, err := Open(dir)
-		if err != nil {
-			f.Fatal(err)
-		}
-		for i := range n {
-			k, v := sample(i)
-			if err := s.Put(f.Context(), k, v); err != nil {
-				f.Fatal(err)
-			}
-		}
-		if err := s.Close(); err != nil {
-			f.Fatal(err)
-		}
-		content, err := os.ReadFile(filepath.Join(dir, fileName))
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(content, uint32(0), byte(0))
+		bases = append(bases, fileWith(f, n))
+		f.Add(uint8(len(bases)-1), uint32(0), uint64(0), uint32(0), uint64(0), uint32(0))
 	}
-	f.Fuzz(func(t *testing.T, data []byte, at uint32, mask byte) {
-		if len(data) > 1<<20 {
-			return
+	f.Fuzz(func(t *testing.T, base uint8, a uint32, ax uint64, b uint32, bx uint64, cut uint32) {
+		data := bytes.Clone(bases[int(base)%len(bases)])
+		for at, x := range map[uint32]uint64{a: ax, b: bx} {
+			i := int(at) % (len(data) - 7)
+			order.PutUint64(data[i:], order.Uint64(data[i:])^x)
 		}
-		if len(data) > 0 {
-			data = bytes.Clone(data)
-			data[int(at)%len(data)] ^= mask
-		}
+		data = data[:len(data)-int(cut)%len(data)]
 		intact, fault := inspect(data)
 		if fault != nil {
 			return
@@ -323,4 +306,28 @@ func FuzzInspect(f *testing.F) {
 			}
 		}
 	})
+}
+
+// fileWith is the content of a store of n samples.
+func fileWith(f *testing.F, n int) []byte {
+	f.Helper()
+	dir := f.TempDir()
+	s, err := Open(dir)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for i := range n {
+		k, v := sample(i)
+		if err := s.Put(f.Context(), k, v); err != nil {
+			f.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		f.Fatal(err)
+	}
+	content, err := os.ReadFile(filepath.Join(dir, fileName))
+	if err != nil {
+		f.Fatal(err)
+	}
+	return content
 }
