@@ -32,7 +32,7 @@ const reasons: Record<string, () => string> = {
   clock_off: m.reason_clock_off, needs_newer: m.reason_needs_newer, rate_limited: m.reason_rate_limited,
   no_relay: m.reason_no_relay, ended: m.reason_ended, second_device: m.reason_second_device,
   busy: m.reason_busy, removed: m.reason_removed, forbidden: m.reason_forbidden,
-  unreachable: m.reason_unreachable,
+  unreachable: m.reason_unreachable, over: m.reason_over, unknown: m.reason_unknown, unavailable: m.reason_unavailable,
 }
 
 export function reasonText(reason: string): string {
@@ -42,7 +42,8 @@ export function reasonText(reason: string): string {
 /** What went wrong with a call, in words. */
 export function faultText(e: unknown): string {
   const x = e as { reason?: string; message?: string } | null
-  if (x?.reason && reasons[x.reason]) return reasonText(x.reason)
+  // "malformed" is said of links in words, but of every other body too: there the detail tells more.
+  if (x?.reason && x.reason !== 'malformed' && reasons[x.reason]) return reasonText(x.reason)
   return m.fault_other({ detail: x?.message ?? '' })
 }
 
