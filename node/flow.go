@@ -306,7 +306,7 @@ func (f *flow) takeMic(m *flowLeg, now time.Time) bool {
 		return false
 	}
 	if f.mic != m {
-		if f.mic != nil && m.began && now.Sub(f.micHeat) < micIdle {
+		if f.mic != nil && !f.mic.gone && m.began && now.Sub(f.micHeat) < micIdle {
 			return false
 		}
 		f.mic, m.began = m, false
@@ -449,7 +449,9 @@ func (f *flow) audible(r *remote, e *media.Entry, l *linkState, now time.Time) b
 	} else {
 		f.loudest.Hear(e.Source, e.Level, now)
 	}
-	r.report.Slot = f.loudest.Slot(e.Source)
+	if slot := f.loudest.Slot(e.Source); slot != r.report.Slot {
+		r.report.Slot, f.changed = slot, true
+	}
 	play := !silenced && r.report.Slot >= 0 && len(f.legs) > 0
 	if r.verify.Frame(e.Raw, l.via, play, now) == sframe.Bad {
 		r.report.Refused++

@@ -209,9 +209,6 @@ func (f *flow) detach(m *flowLeg) {
 	if i := slices.Index(f.legs, m); i >= 0 {
 		f.legs = slices.Delete(f.legs, i, i+1)
 	}
-	if f.mic == m {
-		f.mic = nil
-	}
 }
 
 // tell reports to the session each second, and when somebody starts or stops to speak.

@@ -22,9 +22,7 @@ type Loudest struct {
 	slots    [Slots]voice
 	waiting  []voice
 	dominant uint32
-	over     time.Time // since when a challenger has been over the dominant, or zero
-	by       uint32    // that challenger
-	any      bool      // dominant is set
+	any      bool // dominant is set
 }
 
 type voice struct {
@@ -33,6 +31,7 @@ type voice struct {
 	heard   time.Time
 	entered time.Time // into the slot
 	over    time.Time // waiting: since when over the weakest, or zero
+	leads   time.Time // since when over the dominant, or zero
 	used    bool
 }
 
@@ -133,17 +132,15 @@ func (l *Loudest) lead(v *voice, now time.Time) {
 	switch {
 	case d == nil || now.Sub(d.heard) > expireIn:
 	case v.score < d.score+enterBy:
-		if l.by == v.source {
-			l.over = time.Time{}
-		}
+		v.leads = time.Time{}
 		return
-	case l.by != v.source || l.over.IsZero():
-		l.by, l.over = v.source, now
+	case v.leads.IsZero():
+		v.leads = now
 		return
-	case now.Sub(l.over) < enterFor:
+	case now.Sub(v.leads) < enterFor:
 		return
 	}
-	l.dominant, l.any, l.over = v.source, true, time.Time{}
+	l.dominant, l.any, v.leads = v.source, true, time.Time{}
 }
 
 func (l *Loudest) leader() *voice {

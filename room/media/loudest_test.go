@@ -104,6 +104,16 @@ func TestRemoveFreesTheSlot(t *testing.T) {
 	}
 }
 
+// Several who are clearly louder than a quiet leader do not stop each other from leading.
+func TestSeveralChallengers(t *testing.T) {
+	c := &crowd{now: t0}
+	c.speak(Tick, map[uint32]Level{9: 50})
+	c.speak(2*time.Second, map[uint32]Level{1: 20, 2: 21, 3: 40, 9: 50})
+	if d, _ := c.l.Dominant(); d == 9 || c.in(9) || !c.in(3) {
+		t.Errorf("the quietest of four leads: %d, slot %d", d, c.l.Slot(9))
+	}
+}
+
 // Equal voices do not throw each other out.
 func TestEqualVoicesDoNotFlap(t *testing.T) {
 	c := &crowd{now: t0}

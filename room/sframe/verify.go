@@ -66,7 +66,8 @@ type seen struct {
 	via      uint32
 	standing Standing
 	played   bool
-	held     bool // the slot is in use and the frame undecided or recent
+	first    bool // of those with its counter
+	held     bool // the slot is in use
 }
 
 // NewBlockVerifier verifies blocks of owner, whose Ed25519 key is key.
@@ -93,11 +94,16 @@ func (v *BlockVerifier) Frame(entry []byte, via uint32, played bool, now time.Ti
 	if checkHeader(entry, v.source) != nil {
 		return Bad
 	}
-	f := seen{claim: claim{uint24(entry[6:]), entryHash(entry)}, at: now, via: via, played: played, held: true}
+	f := seen{claim: claim{uint24(entry[6:]), entryHash(entry)}, at: now, via: via, played: played, first: true, held: true}
 	for i := range v.frames {
-		if g := &v.frames[i]; g.held && g.claim == f.claim {
+		g := &v.frames[i]
+		if !g.held || g.ctr != f.ctr {
+			continue
+		}
+		if g.hash == f.hash {
 			return Known
 		}
+		f.first = false
 	}
 	for i := range v.blocks {
 		if decides, hash := v.blocks[i].claims(f.ctr); decides {
@@ -125,7 +131,8 @@ func (f *seen) unsigned() bool { return f.held && f.played && f.standing == Pend
 
 // Block takes a block. ErrMalformed, ErrNoKey if its epoch is not held, ErrForged if the signature is not the
 // speaker's, ErrBusy if too many came in this second, ErrStale if it was made before oldest (zero: any age is taken).
-// A block with bad frames mutes the source unless another link's copy verified; one without unmutes it.
+// A block mutes the source if the first copy at a counter is bad and no other link's copy verified; else, if any frame
+// verified, it unmutes it. Later copies that are bad were never heard, and mute nobody.
 func (v *BlockVerifier) Block(header, body []byte, oldest, now time.Time) (Verdict, error) {
 	b, err := parseBlock(header, body, v.source)
 	if err != nil {
@@ -173,7 +180,6 @@ func (v *BlockVerifier) signed(header, body []byte, epoch byte, now time.Time) e
 
 // decide judges the pending frames by a verified block.
 func (v *BlockVerifier) decide(b *block) (out Verdict) {
-	honest := false // a copy that came by another link than the bad one verified
 	for i := range v.frames {
 		f := &v.frames[i]
 		if !f.held || f.standing != Pending {
@@ -190,19 +196,32 @@ func (v *BlockVerifier) decide(b *block) (out Verdict) {
 			out.Verified++
 		}
 	}
-	for i := range v.frames {
-		f := &v.frames[i]
-		if decides, _ := b.claims(f.ctr); f.held && decides && f.standing == Verified && f.via != out.Via {
-			honest = true
-		}
-	}
 	switch {
-	case out.Bad > 0 && !honest:
+	case out.Bad > 0 && v.deceived(b):
 		v.muted = true
-	case out.Bad == 0 && out.Verified > 0:
+	case out.Verified > 0:
 		v.muted = false
 	}
 	return out
+}
+
+// deceived reports whether a first copy that the block decides about is bad, and no copy by another link verified.
+func (v *BlockVerifier) deceived(b *block) bool {
+	for i := range v.frames {
+		f := &v.frames[i]
+		if decides, _ := b.claims(f.ctr); !decides || !f.held || !f.first || f.standing != Bad {
+			continue
+		}
+		saved := false
+		for k := range v.frames {
+			g := &v.frames[k]
+			saved = saved || g.held && g.ctr == f.ctr && g.via != f.via && g.standing == Verified
+		}
+		if !saved {
+			return true
+		}
+	}
+	return false
 }
 
 // Muted tells whether the source must not be heard at now: its block proved it false, or its oldest unsigned frame
