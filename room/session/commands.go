@@ -16,8 +16,8 @@ var ErrForbidden = errors.New("your role in this room does not allow that")
 // ErrUnknown refuses a command about somebody who is not here.
 var ErrUnknown = errors.New("nobody of that id is in this room")
 
-// ErrOver refuses a command to a session that has come to its end.
-var ErrOver = errors.New("this room is over for you")
+// ErrOver refuses a command to a session that is not in its room: not yet, or not any more.
+var ErrOver = errors.New("you are not in this room now")
 
 // InviteTerms is what an invite grants; the shape of POST …/invites.
 type InviteTerms struct {

@@ -34,12 +34,13 @@ type Source struct {
 
 // Report is what the media path tells back, each second and when somebody starts or stops to speak.
 type Report struct {
-	Ctr     uint32 // my own counter now
-	Sources []SourceReport
-	Links   []LinkReport
-	Leg     bool // a browser leg is up
-	Up      uint64
-	Dropped uint64
+	Ctr      uint32 // my own counter now
+	Sources  []SourceReport
+	Links    []LinkReport
+	Leg      bool // a browser leg is up
+	Speaking bool // my own microphone carries speech
+	Up       uint64
+	Dropped  uint64
 }
 
 // SourceReport is about one source of another person.

@@ -7,6 +7,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/protobuf/proto"
 
+	"balai/room/invite"
 	"balai/room/wire"
 )
 
@@ -50,9 +51,11 @@ type Ports interface {
 	Candidates(ctx context.Context) []peer.ID
 	// Record is this host's own signed peer record, Learn takes another's.
 	Record() []byte
-	Learn(record []byte, from peer.ID)
+	// RecordOf is the one that another has signed, as far as known. Learn answers whose record it was, or nobody.
+	RecordOf(p peer.ID) []byte
+	Learn(record []byte, from peer.ID) peer.ID
 	// Hints are the addresses that an invite should carry.
-	Hints() []string
+	Hints() []invite.Hint
 	// Save writes durable state under a name of this room's; nil data deletes.
 	Save(name string, data []byte) error
 	// Listed announces the room: in the lobby when ad is set, at rendezvous points when register is set.

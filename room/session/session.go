@@ -4,27 +4,232 @@ package session
 
 import (
 	"context"
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
-
-	"google.golang.org/protobuf/proto"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"balai/identity"
 	"balai/room"
+	"balai/room/election"
+	"balai/room/invite"
+	"balai/room/ledger"
+	"balai/room/sframe"
+	"balai/room/wire"
 )
+
+// Config is what a session starts from. Genesis is nil for a newcomer; Ops, Issued and Steps are what an
+// earlier run saved.
+type Config struct {
+	Key     *identity.Key
+	Room    room.ID
+	Secret  room.Secret
+	Profile func() identity.Profile
+	Local   bool           // private addresses may be used in this room
+	Invite  *invite.Invite // the link that I came with, nil for none
+	Genesis *wire.Signed
+	Ops     []*wire.Signed
+	Issued  []byte // what Save was given under "invites"
+	New     bool   // I open the room now
+	Ports   Ports
+	Log     *slog.Logger
+}
+
+// tickPeriod is how often the session looks at its timers.
+const tickPeriod = 250 * time.Millisecond
+
+// inbox bounds what waits for the session; gossip beyond it is dropped, commands wait.
+const inbox = 256
 
 // Session is one joined room. Make it with New, then Run it; its methods are safe from any goroutine.
 type Session struct {
+	cfg  Config
+	me   peer.ID
 	in   chan func()
 	done chan struct{} // closed when Run returns
 	view atomic.Pointer[View]
+	wg   sync.WaitGroup
+
+	shared atomic.Pointer[shared] // what validators read
 
 	watchMu  sync.Mutex
 	watchers map[int]func(Event)
+	watchSeq int
 
 	// Owned by Run.
-	chat []Line
+	ctx      context.Context
+	phase    Phase
+	reason   room.Reason
+	ledger   *ledger.Ledger
+	state    *room.State // nil without a ledger
+	keys     keyring
+	live     map[peer.ID]*presence
+	chair    election.Chair
+	beat     beatState
+	admits   admitQueue
+	knocks   map[peer.ID]*knock
+	grace    map[peer.ID]time.Time // removed, still told why
+	owed     time.Time             // a new epoch is due then; zero: none
+	cause    uint8
+	hand     *wire.Hand
+	muted    bool
+	wasStage bool
+	seq      uint64
+	instance []byte
+	own      ownSource
+	issued   []issued
+	chat     []Line
+	heard    map[uint32]map[peer.ID]time.Time
+	report   Report
+	due      deadlines
+	fetching map[peer.ID]bool
+	asking   bool
+	ad       adState
+	alone    bool // acts without having asked others, for want of any
+	plan     Media
+	dirty    bool
+	seen     map[[32]byte]time.Time // claims already used
+}
+
+// shared is what gossip validators may read from any goroutine.
+type shared struct {
+	state *room.State
+	keys  []sframe.Epoch
+	live  bool
+}
+
+// New makes a session; nothing happens before Run.
+func New(cfg Config) *Session {
+	s := &Session{
+		cfg: cfg, me: cfg.Key.ID(), in: make(chan func(), inbox), done: make(chan struct{}),
+		watchers: map[int]func(Event){}, phase: Joining, muted: true, alone: cfg.New,
+		live: map[peer.ID]*presence{}, knocks: map[peer.ID]*knock{}, grace: map[peer.ID]time.Time{},
+		heard: map[uint32]map[peer.ID]time.Time{}, fetching: map[peer.ID]bool{}, seen: map[[32]byte]time.Time{},
+	}
+	s.instance = randomBytes(8)
+	s.own = newOwnSource(cfg.Room, s.me)
+	s.keys.handout = sframe.NewHandoutKey()
+	s.loadInvites(cfg.Issued)
+	s.publishView()
+	return s
+}
+
+// Run owns the session until ctx ends or the room is over for this daemon. It waits for all that it started.
+func (s *Session) Run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer s.wg.Wait()
+	defer close(s.done)
+	defer cancel()
+	s.ctx = ctx
+	s.begin(time.Now())
+	s.settle(time.Now())
+	tick := time.NewTicker(tickPeriod)
+	defer tick.Stop()
+	for !s.phase.Over() {
+		select {
+		case <-ctx.Done():
+			s.goodbye()
+			return
+		case f := <-s.in:
+			f()
+		case <-tick.C:
+			s.tick(time.Now())
+		}
+		s.settle(time.Now())
+	}
+	s.goodbye()
+	s.publishView()
+}
+
+// begin takes up what was stored, or starts to ask for entry.
+func (s *Session) begin(now time.Time) {
+	if s.cfg.Genesis != nil {
+		if err := s.openLedger(s.cfg.Genesis, s.cfg.Ops); err != nil {
+			s.refuse(room.Malformed)
+			return
+		}
+	}
+	if s.cfg.New {
+		s.goLive(now)
+		return
+	}
+	s.wg.Go(s.enter)
+}
+
+// goLive is the moment of being in.
+func (s *Session) goLive(now time.Time) {
+	if s.phase == Live {
+		return
+	}
+	s.phase, s.muted, s.dirty = Live, true, true
+	s.due = deadlines{}
+	s.touch(s.me, now)
+	s.afterLedger(now)
+}
+
+// tick runs what is due.
+func (s *Session) tick(now time.Time) {
+	if s.phase != Live {
+		return
+	}
+	s.expire(now)
+	s.flushAdmits(now)
+	s.rekeyIfOwed(now)
+	s.switchEpoch(now)
+	s.takeChair(now)
+	if s.due.passed(&s.due.presence, now, presencePeriod) {
+		s.sendPresence(now)
+	}
+	if s.due.passed(&s.due.heard, now, heardPeriod) {
+		s.sendHeard(now)
+	}
+	s.advertise(now)
+	s.askAround(now)
+}
+
+// settle lets the consequences of a step be seen: shared state, media plan, view, events.
+func (s *Session) settle(now time.Time) {
+	s.shared.Store(&shared{state: s.state, keys: slices.Concat(s.keys.epochs, s.keys.before), live: s.phase == Live})
+	s.replan(now)
+	if s.dirty {
+		s.dirty = false
+		s.publishView()
+	}
+}
+
+// publishView makes a new view and tells the watchers when it differs.
+func (s *Session) publishView() {
+	v := s.makeView()
+	if old := s.view.Load(); old != nil && reflect.DeepEqual(*old, v) {
+		return
+	}
+	s.view.Store(&v)
+	s.emit(Event{Kind: EventRoom, Room: &v})
+}
+
+// refuse ends the session with a reason.
+func (s *Session) refuse(r room.Reason) {
+	if s.phase.Over() {
+		return
+	}
+	s.phase, s.reason, s.dirty = Refused, r, true
+}
+
+// goodbye withdraws from the world at the end of Run.
+func (s *Session) goodbye() {
+	if s.phase == Live {
+		s.publishLeave(time.Now())
+	}
+	s.cfg.Ports.Media(Media{Room: s.cfg.Room, Seal: -1})
+	s.cfg.Ports.Links(nil, nil, nil)
+	s.cfg.Ports.Listed(nil, false)
+	s.cfg.Ports.Members(nil)
+	s.shared.Store(&shared{})
 }
 
 // View is the room as it is now. Any goroutine.
@@ -32,29 +237,92 @@ func (s *Session) View() View { return *s.view.Load() }
 
 // Watch calls fn for each event, in order, from the session's goroutine: fn must not block nor call back
 // into the session. The answer ends the watch.
-func (s *Session) Watch(fn func(Event)) (cancel func()) { panic("todo") }
+func (s *Session) Watch(fn func(Event)) (cancel func()) {
+	s.watchMu.Lock()
+	defer s.watchMu.Unlock()
+	s.watchSeq++
+	id := s.watchSeq
+	s.watchers[id] = fn
+	return func() {
+		s.watchMu.Lock()
+		defer s.watchMu.Unlock()
+		delete(s.watchers, id)
+	}
+}
 
-// Report takes what the media path tells.
-func (s *Session) Report(r Report) {}
+func (s *Session) emit(e Event) {
+	s.watchMu.Lock()
+	fns := slices.Collect(maps.Values(s.watchers))
+	s.watchMu.Unlock()
+	for _, fn := range fns {
+		fn(e)
+	}
+}
 
-// Serve answers a control stream whose first record has been read: *wire.Hello or *wire.LedgerRequest.
-// It returns when the conversation is over.
-func (s *Session) Serve(ctx context.Context, st Stream, first proto.Message) {}
+// call runs f in the session's goroutine and waits for it.
+func (s *Session) call(ctx context.Context, f func() error) error {
+	res := make(chan error, 1)
+	select {
+	case s.in <- func() { res <- f() }:
+	case <-s.done:
+		return ErrOver
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-res:
+		return err
+	case <-s.done:
+	}
+	select {
+	case err := <-res:
+		return err
+	default:
+		return ErrOver
+	}
+}
 
-// Gossip takes a sealed message of one of the room's topics and says what pubsub should make of it.
-func (s *Session) Gossip(topic string, from peer.ID, data []byte) error { return nil }
+// post hands f over without waiting; it says false when the inbox is full.
+func (s *Session) post(f func()) bool {
+	select {
+	case s.in <- f:
+		return true
+	default:
+		return false
+	}
+}
 
-func (s *Session) call(ctx context.Context, f func() error) error { return nil }
+// Report takes what the media path tells. Any goroutine; never blocks.
+func (s *Session) Report(r Report) {
+	s.post(func() {
+		s.report, s.dirty = r, true
+		s.own.ctr = max(s.own.ctr, r.Ctr)
+	})
+}
 
-func (s *Session) act(kind room.Kind, target peer.ID, reason string) error { return nil }
-func (s *Session) raiseHand(bool) error                                    { return nil }
-func (s *Session) mute(bool) error                                         { return nil }
-func (s *Session) issue(t InviteTerms) (InviteView, error)                 { return InviteView{}, nil }
-func (s *Session) listInvites() []InviteView                               { return nil }
-func (s *Session) revoke(room.InviteID, bool) error                        { return nil }
-func (s *Session) say(string) (Line, error)                                { return Line{}, nil }
-func (s *Session) react(int) error                                         { return nil }
-func (s *Session) members(string) []MemberView                             { return nil }
-func (s *Session) decisions() []Decision                                   { return nil }
-func (s *Session) leave() error                                            { return nil }
-func (s *Session) transfer(peer.ID) error                                  { return nil }
+// Meet tells that a media link to p is open, and what p said of its sources. Any goroutine; never blocks.
+func (s *Session) Meet(p peer.ID, sources []*wire.Signed) {
+	s.post(func() {
+		if s.phase != Live || s.state.Role(p) == room.NoRole {
+			return
+		}
+		s.touch(p, time.Now())
+		for i, src := range sources {
+			if i < maxSources {
+				s.takeSource(p, src)
+			}
+		}
+	})
+}
+
+// deadlines are the next times of periodic work.
+type deadlines struct{ presence, heard, beat, ad, ask time.Time }
+
+// passed tells whether *at is due, and sets the next.
+func (d *deadlines) passed(at *time.Time, now time.Time, period time.Duration) bool {
+	if now.Before(*at) {
+		return false
+	}
+	*at = now.Add(period)
+	return true
+}

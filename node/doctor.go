@@ -1,0 +1,129 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"balai/node/api"
+	"balai/room/session"
+)
+
+// maxGoodSkew is how far the clock may be off before the doctor speaks.
+const maxGoodSkew = 90 * time.Second
+
+// Doctor is api.Backend.
+func (d *daemon) Doctor(ctx context.Context) []api.Finding {
+	out := []api.Finding{d.checkPeers(), d.checkCommunity(), d.checkReach(), d.checkClock(), d.checkStore(ctx)}
+	for _, j := range d.allRooms() {
+		if v := j.s.View(); v.State == session.Live {
+			out = append(out, j.checkPath(v), j.checkMicrophone(v))
+		}
+	}
+	return out
+}
+
+func finding(check, status, title, detail, action string) api.Finding {
+	return api.Finding{Check: check, Status: status, Title: title, Detail: detail, Action: action}
+}
+
+func (d *daemon) checkPeers() api.Finding {
+	n := d.host.Peers()
+	if n == 0 {
+		return finding("peers", "warn", "No other peer is connected",
+			"This daemon is up, but it reaches nobody.", "Open an invite link, or start with --bootstrap and the address of a community node.")
+	}
+	return finding("peers", "ok", fmt.Sprintf("%d peers are connected", n), "This daemon reaches others.", "")
+}
+
+func (d *daemon) checkCommunity() api.Finding {
+	n := len(d.host.CommunityNodes())
+	switch {
+	case n > 0:
+		return finding("community", "ok", fmt.Sprintf("%d community nodes answer", n), "Rooms can be found and people can meet through them.", "")
+	case len(d.boot) > 0:
+		return finding("community", "warn", "No community node answers",
+			"The addresses given with --bootstrap are tried again and again.", "Check the address, and that UDP or TCP to it is not blocked.")
+	}
+	return finding("community", "warn", "No community node is known",
+		"Rooms on the local network and invite links with an address work; the hallway stays empty.", "Start with --bootstrap and a community's address.")
+}
+
+func (d *daemon) checkReach() api.Finding {
+	switch r := d.host.Reachability(); r {
+	case "public":
+		return finding("reachability", "ok", "Others can reach this daemon", "It has a public address.", "")
+	case "private":
+		return finding("reachability", "warn", "Others cannot reach this daemon first",
+			"It is behind a router. Calls from here work; others need a community node to find the way.", "Nothing to do; a community node helps.")
+	default:
+		return finding("reachability", "ok", "Whether others can reach this daemon is not known yet",
+			"Nobody on the public internet has tried. On a local network this stays so.", "")
+	}
+}
+
+func (d *daemon) checkClock() api.Finding {
+	skew := d.hall.skew()
+	if skew.Abs() <= maxGoodSkew {
+		return finding("clock", "ok", "The clock agrees with the others", "", "")
+	}
+	word := "behind"
+	if skew < 0 {
+		word = "ahead of"
+	}
+	return finding("clock", "fail", "The clock of this computer is wrong",
+		fmt.Sprintf("It is %s %s the others. Invites look expired and others do not see you.", skew.Abs().Round(time.Second), word), "Switch on automatic time in the system's settings.")
+}
+
+func (d *daemon) checkStore(ctx context.Context) api.Finding {
+	notes, err := d.store.Damage(ctx)
+	switch {
+	case err != nil:
+		return finding("storage", "fail", "The data folder cannot be read", err.Error(), "Check the disk and the folder's owner.")
+	case len(notes) > 0:
+		return finding("storage", "warn", fmt.Sprintf("%d stored values were damaged", len(notes)),
+			"They were put aside; your identity is safe.", "Check the disk.")
+	}
+	return finding("storage", "ok", "The data folder is sound", "", "")
+}
+
+// checkPath explains how the audio of a room travels.
+func (j *joined) checkPath(v session.View) api.Finding {
+	r := j.lastReport()
+	title := "Audio of “" + v.Name + "”"
+	if v.Encryption != "on" {
+		return finding("path", "fail", title+": no key", "The key of this room has not arrived; nothing can be heard or sent.", "Wait some seconds; if it stays, leave and join again.")
+	}
+	if len(r.Links) == 0 {
+		if v.Members <= 1 {
+			return finding("path", "ok", title+": you are alone here", "There is nobody to send to yet.", "Invite somebody.")
+		}
+		return finding("path", "fail", title+": nobody is linked", "Other people are here, but no direct link to them is open.", "Check that UDP is not blocked.")
+	}
+	var slow []string
+	for _, l := range r.Links {
+		if l.Degraded {
+			slow = append(slow, l.Peer.String())
+		}
+	}
+	if len(slow) > 0 {
+		return finding("path", "warn", title+": over TCP", "UDP does not get through to "+strings.Join(slow, ", ")+"; audio may stutter.", "Allow UDP in the firewall.")
+	}
+	return finding("path", "ok", fmt.Sprintf("%s: direct links to %d people", title, len(r.Links)), "Sealed end to end; nobody is in between.", "")
+}
+
+// checkMicrophone says why nobody hears me, when that is so.
+func (j *joined) checkMicrophone(v session.View) api.Finding {
+	r := j.lastReport()
+	title := "Microphone in “" + v.Name + "”"
+	switch {
+	case !v.Me.OnStage:
+		return finding("microphone", "ok", title+": you are in the audience", "Listeners are not heard.", "Raise your hand to be invited to the stage.")
+	case v.Me.Muted:
+		return finding("microphone", "ok", title+": off", "Not one frame of it leaves this daemon.", "")
+	case !r.Leg:
+		return finding("microphone", "warn", title+": no page is connected", "It is on, but no browser sends sound.", "Open the room's page.")
+	}
+	return finding("microphone", "ok", title+": on", fmt.Sprintf("%d frames were sent, %d dropped.", r.Up, r.Dropped), "")
+}

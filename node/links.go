@@ -1,0 +1,231 @@
+package node
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"balai/node/p2p"
+	"balai/room/session"
+	"balai/room/wire"
+)
+
+const (
+	linkLook     = 250 * time.Millisecond // how often the keeper looks for missing links
+	linkPatience = 3 * time.Second        // the side that waits to be called calls after this
+	linkTimeout  = 5 * time.Second
+	linkPause    = 500 * time.Millisecond // before the first retry, doubled up to linkMaxPause
+	linkMaxPause = 5 * time.Second
+)
+
+// linkKeeper holds the media links that a session wants. Any goroutine.
+type linkKeeper struct {
+	j    *joined
+	poke chan struct{}
+	wg   sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows
+	peers   map[peer.ID]*wanted
+	members map[peer.ID]bool
+	sources []*wire.Signed
+	closed  bool
+}
+
+// wanted is one peer that a link is wanted with.
+type wanted struct {
+	dial    bool // it is mine to call
+	since   time.Time
+	next    time.Time
+	pause   time.Duration
+	dialing bool
+	link    *p2p.Link
+}
+
+func newLinkKeeper(j *joined) *linkKeeper {
+	return &linkKeeper{j: j, poke: make(chan struct{}, 1), peers: map[peer.ID]*wanted{}, members: map[peer.ID]bool{}}
+}
+
+// setMembers says who belongs to the room: only they may open a link or be heard on its topics.
+func (k *linkKeeper) setMembers(peers []peer.ID) {
+	m := make(map[peer.ID]bool, len(peers))
+	for _, p := range peers {
+		m[p] = true
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.members = m
+}
+
+func (k *linkKeeper) isMember(p peer.ID) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.members[p]
+}
+
+// want sets the peers that links are held with, those that this side calls, and what it says of itself.
+func (k *linkKeeper) want(peers, dial []peer.ID, sources []*wire.Signed) {
+	var drop []*p2p.Link
+	now := time.Now()
+	k.mu.Lock()
+	k.sources = sources
+	for p, w := range k.peers {
+		if !slices.Contains(peers, p) {
+			if w.link != nil {
+				drop = append(drop, w.link)
+			}
+			delete(k.peers, p)
+		}
+	}
+	for _, p := range peers {
+		w := k.peers[p]
+		if w == nil {
+			w = &wanted{since: now, pause: linkPause}
+			k.peers[p] = w
+		}
+		w.dial = slices.Contains(dial, p)
+	}
+	k.mu.Unlock()
+	for _, l := range drop {
+		k.drop(l)
+	}
+	select {
+	case k.poke <- struct{}{}:
+	default:
+	}
+}
+
+func (k *linkKeeper) drop(l *p2p.Link) {
+	k.j.flow.RemoveLink(l)
+	l.Close()
+}
+
+// run opens what is missing until ctx ends, then closes all.
+func (k *linkKeeper) run(ctx context.Context) {
+	t := time.NewTicker(linkLook)
+	defer t.Stop()
+	for {
+		k.call(ctx, time.Now())
+		select {
+		case <-ctx.Done():
+			k.closeAll()
+			return
+		case <-t.C:
+		case <-k.poke:
+		}
+	}
+}
+
+// call dials the peers whose turn it is.
+func (k *linkKeeper) call(ctx context.Context, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for p, w := range k.peers {
+		if w.link != nil || w.dialing || now.Before(w.next) || !w.dial && now.Sub(w.since) < linkPatience {
+			continue
+		}
+		if !w.dial && !k.j.here(p) {
+			continue
+		}
+		w.dialing = true
+		sources := k.sources
+		k.wg.Go(func() { k.open(ctx, p, sources) })
+	}
+}
+
+func (k *linkKeeper) open(ctx context.Context, p peer.ID, sources []*wire.Signed) {
+	ctx, cancel := context.WithTimeout(ctx, linkTimeout)
+	defer cancel()
+	l, err := k.j.d.host.OpenLink(ctx, p, k.j.id, k.config(sources))
+	k.mu.Lock()
+	w := k.peers[p]
+	if w != nil {
+		w.dialing = false
+		if err != nil {
+			w.next, w.pause = time.Now().Add(w.pause), min(2*w.pause, linkMaxPause)
+		}
+	}
+	k.mu.Unlock()
+	if err != nil {
+		k.j.d.log.Debug("no media link", "peer", p, "err", err)
+		return
+	}
+	k.add(l)
+}
+
+// accept decides about a link that another opens: only peers that the session wants.
+func (k *linkKeeper) accept(p peer.ID) (p2p.LinkConfig, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.peers[p] == nil || k.closed {
+		return p2p.LinkConfig{}, false
+	}
+	return k.config(k.sources), true
+}
+
+func (k *linkKeeper) config(sources []*wire.Signed) p2p.LinkConfig {
+	return p2p.LinkConfig{
+		Sources: sources,
+		Receive: func(l *p2p.Link, b []byte) { k.j.flow.Receive(l, b) },
+		Closed:  k.gone,
+	}
+}
+
+// add makes l the link with its peer, in place of an older one.
+func (k *linkKeeper) add(l *p2p.Link) {
+	k.mu.Lock()
+	w := k.peers[l.Remote()]
+	if w == nil || k.closed {
+		k.mu.Unlock()
+		l.Close()
+		return
+	}
+	old := w.link
+	w.link, w.pause = l, linkPause
+	k.mu.Unlock()
+	k.j.flow.AddLink(l)
+	k.j.s.Meet(l.Remote(), l.Sources())
+	if old != nil {
+		k.drop(old)
+	}
+}
+
+// gone forgets a link that has ended; it is opened again.
+func (k *linkKeeper) gone(l *p2p.Link) {
+	k.mu.Lock()
+	if w := k.peers[l.Remote()]; w != nil && w.link == l {
+		w.link, w.since, w.next = nil, time.Now(), time.Now().Add(w.pause)
+	}
+	k.mu.Unlock()
+	k.j.flow.RemoveLink(l)
+}
+
+// degrade marks the links that have to do without datagrams.
+func (k *linkKeeper) degrade(links []session.LinkReport) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := range links {
+		if w := k.peers[links[i].Peer]; w != nil && w.link != nil {
+			links[i].Degraded = w.link.Carrier() == p2p.OverStream
+		}
+	}
+}
+
+func (k *linkKeeper) closeAll() {
+	k.mu.Lock()
+	k.closed = true
+	var all []*p2p.Link
+	for _, w := range k.peers {
+		if w.link != nil {
+			all = append(all, w.link)
+			w.link = nil
+		}
+	}
+	k.mu.Unlock()
+	for _, l := range all {
+		k.drop(l)
+	}
+	k.wg.Wait()
+}

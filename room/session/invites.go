@@ -1,0 +1,236 @@
+package session
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"balai/identity"
+	"balai/room"
+	"balai/room/invite"
+	"balai/room/wire"
+)
+
+const (
+	inviteLife = 24 * time.Hour
+	maxLife    = 10 * 365 * 24 * time.Hour
+	maxIssued  = 1000
+)
+
+// issued is one invite of mine; the link is a secret and is stored with the room.
+type issued struct {
+	Link string `json:"link"`
+	inv  *invite.Invite
+}
+
+func (s *Session) loadInvites(b []byte) {
+	if len(b) == 0 {
+		return
+	}
+	var list []issued
+	if err := json.Unmarshal(b, &list); err != nil {
+		s.cfg.Log.Warn("stored invites not read", "err", err)
+		return
+	}
+	for _, i := range list {
+		if inv, err := invite.ParseLink(i.Link); err == nil {
+			s.issued = append(s.issued, issued{i.Link, inv})
+		}
+	}
+}
+
+// issue is Invite in the session's goroutine.
+func (s *Session) issue(t InviteTerms) (InviteView, error) {
+	if s.phase != Live {
+		return InviteView{}, ErrOver
+	}
+	if len(s.issued) >= maxIssued {
+		return InviteView{}, fmt.Errorf("you have issued %d invites in this room: %w", maxIssued, room.RateLimited)
+	}
+	terms, err := s.terms(t, time.Now())
+	if err != nil {
+		return InviteView{}, err
+	}
+	inv, err := s.makeInvite(terms)
+	if err != nil {
+		return InviteView{}, err
+	}
+	list := append(s.issued[:len(s.issued):len(s.issued)], issued{inv.Link(), inv})
+	b, err := json.Marshal(list)
+	if err != nil {
+		return InviteView{}, err
+	}
+	if err := s.cfg.Ports.Save("invites", b); err != nil {
+		return InviteView{}, err
+	}
+	s.issued = list
+	v := s.inviteView(list[len(list)-1])
+	s.emit(Event{Kind: EventInvite, Invite: &v})
+	return v, nil
+}
+
+// terms turns the API's shape into an invite's, whole seconds, with defaults.
+func (s *Session) terms(t InviteTerms, now time.Time) (invite.Terms, error) {
+	if t.Role != room.Listener && t.Role != room.Speaker {
+		return invite.Terms{}, fmt.Errorf("an invite grants listener or speaker: %w", room.Malformed)
+	}
+	if t.Uses < 0 || t.Uses > 0xffff || t.Depth < 0 || t.Depth > 2 || t.ExpiresIn < 0 || t.ExpiresIn > maxLife {
+		return invite.Terms{}, fmt.Errorf("uses 0 to 65535, depth 0 to 2, expiry at most ten years: %w", room.Malformed)
+	}
+	if t.ExpiresIn == 0 {
+		t.ExpiresIn = inviteLife
+	}
+	from := now.Truncate(time.Second)
+	if t.NotBefore.After(from) {
+		from = t.NotBefore.Truncate(time.Second)
+	}
+	return invite.Terms{
+		Role: t.Role, Depth: uint8(t.Depth), Uses: uint16(t.Uses), NotBefore: from.UTC(), Expiry: from.Add(max(t.ExpiresIn, time.Second)).UTC(),
+		Strict: t.Strict, Knock: t.Knock, Audience: t.Audience, Hints: s.cfg.Ports.Hints(),
+	}, nil
+}
+
+func (s *Session) makeInvite(t invite.Terms) (*invite.Invite, error) {
+	host, err := identity.PublicOf(s.genesisHost())
+	if err != nil {
+		return nil, err
+	}
+	if _, authority := s.state.Rank(s.me); authority {
+		if s.me != s.genesisHost() {
+			g := s.ledger.GrantOf(s.me)
+			if g == nil {
+				return nil, ErrForbidden
+			}
+			t.Grant = ledgerID(g)
+		}
+		return invite.Issue(s.cfg.Key, host, s.cfg.Secret, t)
+	}
+	if s.cfg.Invite == nil {
+		return nil, ErrForbidden
+	}
+	inv, err := s.cfg.Invite.Delegate(t)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrForbidden, err)
+	}
+	return inv, nil
+}
+
+// genesisHost is who opened the room; a transfer does not change it.
+func (s *Session) genesisHost() peer.ID { return s.ledger.Founder() }
+
+func (s *Session) inviteView(i issued) InviteView {
+	g := i.inv.Grant()
+	v := InviteView{
+		ID: i.inv.ID().String(), Link: i.Link, Role: g.Role.String(), Uses: int(g.Uses), Used: s.state.Uses[i.inv.ID()], Depth: int(g.Depth),
+		Knock: g.Knock, Strict: g.Strict, NotBefore: g.NotBefore, ExpiresAt: g.Expiry,
+	}
+	if g.Audience != nil {
+		if p, err := identity.PeerOf(g.Audience); err == nil {
+			v.Audience = p.String()
+		}
+	}
+	_, v.Revoked = s.state.Revoked[i.inv.ID()]
+	return v
+}
+
+// listInvites is Invites in the session's goroutine.
+func (s *Session) listInvites() []InviteView {
+	out := make([]InviteView, 0, len(s.issued))
+	if s.state == nil {
+		return out
+	}
+	for i := len(s.issued) - 1; i >= 0; i-- {
+		out = append(out, s.inviteView(s.issued[i]))
+	}
+	return out
+}
+
+// revoke is Revoke in the session's goroutine.
+func (s *Session) revoke(id room.InviteID, branch bool) error {
+	if s.phase != Live {
+		return ErrOver
+	}
+	mine := false
+	for _, i := range s.issued {
+		mine = mine || i.inv.ID() == id
+	}
+	_, authority := s.state.Rank(s.me)
+	if !authority {
+		return ErrForbidden
+	}
+	if !mine && s.me != s.state.Host {
+		return ErrUnknown
+	}
+	_, err := s.appendOp(room.Op{Kind: room.Revoke, Invite: id, Branch: branch}, time.Now(), true)
+	if err == nil {
+		for _, i := range s.issued {
+			if i.inv.ID() == id {
+				v := s.inviteView(i)
+				s.emit(Event{Kind: EventInvite, Invite: &v})
+			}
+		}
+	}
+	return err
+}
+
+const (
+	adPeriod = 30 * time.Second
+	adSoon   = 5 * time.Second
+	adTTL    = 90 * time.Second
+)
+
+// adState is what was last told to the lobby.
+type adState struct {
+	at   time.Time
+	text string
+	seq  uint64
+}
+
+// advertise lists an open room, and registers any room that I may admit to.
+func (s *Session) advertise(now time.Time) {
+	_, authority := s.state.Rank(s.me)
+	if !authority {
+		return
+	}
+	ad := s.makeAd(now)
+	text := fmt.Sprint(ad.Name, ad.Topic, ad.Language, ad.Tags, ad.Stage, ad.Audience, ad.StageNames)
+	age := now.Sub(s.ad.at)
+	if age < adSoon || text == s.ad.text && age < adPeriod {
+		return
+	}
+	s.ad.seq++
+	s.ad.at, s.ad.text, ad.Seq = now, text, uint64(now.UnixMilli())
+	if s.state.Policy.Visibility != room.Open {
+		s.cfg.Ports.Listed(nil, true)
+		return
+	}
+	s.cfg.Ports.Listed(wire.Sign(s.cfg.Key, wire.DomainAd, ad), true)
+}
+
+func (s *Session) makeAd(now time.Time) *wire.Ad {
+	p := s.state.Policy
+	ad := &wire.Ad{
+		Genesis: s.ledger.Genesis(), Rendezvous: s.cfg.Secret[:], Name: p.Name, Topic: p.Topic, Language: p.Language, Tags: p.Tags,
+		IssuedMs: now.UnixMilli(), TtlS: uint32(adTTL / time.Second), HostName: s.nameOf(s.state.Host),
+	}
+	if r := s.cfg.Ports.Record(); len(r) > 0 {
+		ad.Hints = [][]byte{r}
+	}
+	if s.me != s.state.Host {
+		ad.Appoint = s.ledger.GrantOf(s.me)
+	}
+	for q := range s.live {
+		switch {
+		case s.state.Members[q].OnStage || q == s.state.Host:
+			ad.Stage++
+			if len(ad.StageNames) < 4 {
+				ad.StageNames = append(ad.StageNames, s.nameOf(q))
+			}
+		default:
+			ad.Audience++
+		}
+	}
+	return ad
+}

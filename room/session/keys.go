@@ -1,0 +1,241 @@
+package session
+
+import (
+	"crypto/rand"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
+
+	"balai/identity"
+	"balai/room"
+	"balai/room/sframe"
+	"balai/room/wire"
+)
+
+const (
+	epochsKept   = 4
+	rekeySwitch  = 3 * time.Second  // senders take a new epoch after this, or when all live members hold it
+	rekeyBackup  = 3 * time.Second  // the next authority acts when the first did not
+	leaveBatch   = 60 * time.Second // leaves share one new epoch
+	handoutPeers = 64               // sealed to each member up to this many
+)
+
+// Causes of a new epoch; the numbers are on the wire.
+const (
+	causeCreated uint8 = 1
+	causeKick    uint8 = 2
+	causeLeave   uint8 = 3
+)
+
+// keyring holds the epochs of a room. Owned by the session.
+type keyring struct {
+	handout  *sframe.HandoutKey
+	epochs   []sframe.Epoch // oldest first
+	before   []sframe.Epoch // the step that each of these left last, for what was under way
+	seal     room.EpochID   // the one that I seal with
+	switchAt time.Time      // when seal follows the ledger's
+}
+
+// at finds an epoch by id, -1 for none.
+func (k *keyring) at(id room.EpochID) int {
+	return slices.IndexFunc(k.epochs, func(e sframe.Epoch) bool { return room.EpochID(e.ID) == id })
+}
+
+// hold takes an epoch that ledger or welcome names; a known one may only go forward.
+func (k *keyring) hold(e sframe.Epoch) bool {
+	if i := k.at(room.EpochID(e.ID)); i >= 0 {
+		if e.Step > k.epochs[i].Step {
+			k.epochs[i] = e
+			return true
+		}
+		return false
+	}
+	k.epochs = append(k.epochs, e)
+	slices.SortStableFunc(k.epochs, func(a, b sframe.Epoch) int { return int(a.N) - int(b.N) })
+	if len(k.epochs) > epochsKept {
+		k.epochs = k.epochs[len(k.epochs)-epochsKept:]
+	}
+	return true
+}
+
+// sealing is the epoch that I seal with.
+func (k *keyring) sealing() (sframe.Epoch, bool) {
+	if i := k.at(k.seal); i >= 0 {
+		return k.epochs[i], true
+	}
+	return sframe.Epoch{}, false
+}
+
+// step tells an epoch as it is given to others.
+func keyStep(e sframe.Epoch) *wire.KeyStep {
+	return &wire.KeyStep{N: e.N, Id: e.ID[:], Step: e.Step, Secret: e.Secret[:]}
+}
+
+// takeKey accepts an epoch from another member if the ledger names it.
+func (s *Session) takeKey(k *wire.KeyStep) bool {
+	if k == nil || len(k.Id) != 16 || len(k.Secret) != 32 || s.state == nil {
+		return false
+	}
+	id := room.EpochID(k.Id)
+	c, named := s.state.Epochs[id]
+	if !named || c.N != k.N {
+		return false
+	}
+	e := sframe.Epoch{N: k.N, ID: sframe.EpochID(id), Step: k.Step, Secret: sframe.Secret(k.Secret)}
+	if e.Step == 0 && e.Verify() != nil {
+		return false
+	}
+	if !s.keys.hold(e) {
+		return false
+	}
+	s.dirty = true
+	s.followEpoch(time.Now())
+	return true
+}
+
+// followEpoch plans the switch to the epoch in force.
+func (s *Session) followEpoch(now time.Time) {
+	want := s.state.Epoch.ID
+	if s.keys.seal == want || s.keys.at(want) < 0 {
+		return
+	}
+	if _, sealing := s.keys.sealing(); !sealing {
+		s.keys.seal, s.dirty = want, true
+		return
+	}
+	if s.keys.switchAt.IsZero() {
+		s.keys.switchAt = now.Add(rekeySwitch)
+	}
+}
+
+// switchEpoch seals with the epoch in force once all live members hold it, or the wait is over.
+func (s *Session) switchEpoch(now time.Time) {
+	if s.keys.switchAt.IsZero() || s.keys.at(s.state.Epoch.ID) < 0 {
+		return
+	}
+	if now.Before(s.keys.switchAt) && !s.allHold(s.state.Epoch.ID) {
+		return
+	}
+	s.keys.seal, s.keys.switchAt, s.dirty = s.state.Epoch.ID, time.Time{}, true
+}
+
+func (s *Session) allHold(id room.EpochID) bool {
+	for p, l := range s.live {
+		if p != s.me && s.state.Role(p) != room.NoRole && !slices.Contains(l.epochs, id) {
+			return false
+		}
+	}
+	return true
+}
+
+// firstAuthority is the first live authority: host, then moderators in grant order.
+func (s *Session) firstAuthority() peer.ID {
+	for _, p := range append([]peer.ID{s.state.Host}, s.state.Moderators...) {
+		if p == s.me || s.live[p] != nil {
+			return p
+		}
+	}
+	return ""
+}
+
+// owe asks for a new epoch at a time; an earlier one stands.
+func (s *Session) owe(at time.Time, cause uint8) {
+	if s.owed.IsZero() || at.Before(s.owed) {
+		s.owed, s.cause = at, cause
+	}
+}
+
+// rekeyIfOwed draws the new epoch when it is my turn.
+func (s *Session) rekeyIfOwed(now time.Time) {
+	if s.owed.IsZero() || now.Before(s.owed) {
+		return
+	}
+	rank, authority := s.state.Rank(s.me)
+	switch {
+	case !authority:
+		s.owed = time.Time{}
+	case s.firstAuthority() == s.me || now.Sub(s.owed) > time.Duration(rank)*rekeyBackup:
+		s.owed = time.Time{}
+		s.rekey(now, s.cause)
+	}
+}
+
+// rekey draws E(n+1), commits it in the ledger and hands it out.
+func (s *Session) rekey(now time.Time, cause uint8) {
+	e := sframe.NewEpoch(s.state.Epoch.N + 1)
+	s.keys.hold(e)
+	op := room.Op{Kind: room.NewEpoch, Epoch: room.EpochCommit{N: e.N, ID: room.EpochID(e.ID), Cause: cause}}
+	signed, err := s.appendOp(op, now, false)
+	if err != nil {
+		s.cfg.Log.Warn("new epoch not stored", "err", err)
+		s.owe(now.Add(time.Second), cause)
+		return
+	}
+	s.publish(OpsTopic, &wire.OpsMessage{Ops: []*wire.Signed{signed}, Handout: s.handout(e)})
+	s.followEpoch(now)
+}
+
+// handout seals an epoch to each live member's handout key.
+func (s *Session) handout(e sframe.Epoch) *wire.Handout {
+	plain, err := proto.Marshal(keyStep(e))
+	if err != nil {
+		panic("impossible: " + err.Error())
+	}
+	h := &wire.Handout{Room: s.cfg.Room[:], N: e.N, Id: e.ID[:], Step: e.Step}
+	for p, l := range s.live {
+		if p == s.me || len(l.handoutKey) == 0 || s.state.Role(p) == room.NoRole || len(h.Sealed) >= handoutPeers {
+			continue
+		}
+		enc, ct, err := sframe.SealHandout(l.handoutKey, s.cfg.Room, e.ID, plain)
+		if err != nil {
+			continue
+		}
+		id := identity.ShortID(p)
+		h.Sealed = append(h.Sealed, &wire.SealedKey{Peer: id[:], Enc: enc, Ct: ct})
+	}
+	return h
+}
+
+// takeHandout opens what is sealed to me; the ledger must name the epoch.
+func (s *Session) takeHandout(h *wire.Handout) {
+	mine := identity.ShortID(s.me)
+	for _, k := range h.GetSealed() {
+		if string(k.Peer) != string(mine[:]) || len(h.Id) != 16 {
+			continue
+		}
+		plain, err := s.keys.handout.Open(s.cfg.Room, sframe.EpochID(h.Id), k.Enc, k.Ct)
+		if err != nil {
+			continue
+		}
+		var step wire.KeyStep
+		if proto.Unmarshal(plain, &step) == nil && string(step.Id) == string(h.Id) {
+			s.takeKey(&step)
+		}
+	}
+}
+
+// adoptStep follows the chair's step of an epoch that I hold.
+func (s *Session) adoptStep(id room.EpochID, step uint32) {
+	i := s.keys.at(id)
+	if i < 0 || step <= s.keys.epochs[i].Step {
+		return
+	}
+	e, err := s.keys.epochs[i].Advance(step)
+	if err != nil {
+		return
+	}
+	old := s.keys.epochs[i]
+	s.keys.before = append(slices.DeleteFunc(s.keys.before, func(b sframe.Epoch) bool { return b.ID == old.ID }), old)
+	if len(s.keys.before) > epochsKept {
+		s.keys.before = s.keys.before[1:]
+	}
+	s.keys.epochs[i], s.dirty = e, true
+}
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b) //nolint:errcheck // never fails since Go 1.24
+	return b
+}

@@ -1,0 +1,275 @@
+package session
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
+
+	"balai/room"
+	"balai/room/ledger"
+	"balai/room/wire"
+)
+
+// removedGrace is how long a removed peer stays in the gate, so that it hears why.
+const removedGrace = 500 * time.Millisecond
+
+// openLedger starts the ledger from a genesis of this room.
+func (s *Session) openLedger(genesis *wire.Signed, ops []*wire.Signed) error {
+	g, err := ledger.ParseGenesis(genesis)
+	if err != nil {
+		return err
+	}
+	if g.Room() != s.cfg.Room || g.Nonce != s.cfg.Secret.Nonce() {
+		return room.WrongRoom
+	}
+	l, err := ledger.New(genesis)
+	if err != nil {
+		return err
+	}
+	l.Add(ops...)
+	s.ledger, s.state, s.dirty = l, l.State(), true
+	return nil
+}
+
+// appendOp writes a decision of mine: it is stored before it counts, and announced unless the caller does.
+func (s *Session) appendOp(op room.Op, now time.Time, announce bool) (*wire.Signed, error) {
+	signed, err := s.ledger.Draft(s.cfg.Key, op, now)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrForbidden, err)
+	}
+	if err := s.saveOp(signed); err != nil {
+		return nil, err
+	}
+	s.ledger.Add(signed)
+	if announce {
+		s.publish(OpsTopic, &wire.OpsMessage{Ops: []*wire.Signed{signed}})
+	}
+	s.afterLedger(now)
+	return signed, nil
+}
+
+// addOps takes ops from others; new ones are stored.
+func (s *Session) addOps(ops []*wire.Signed, now time.Time) {
+	if s.ledger == nil || len(ops) == 0 {
+		return
+	}
+	changed := false
+	for i, v := range s.ledger.Add(ops...) {
+		if v.Status == ledger.Added || v.Status == ledger.Pending {
+			changed = true
+			if err := s.saveOp(ops[i]); err != nil {
+				s.cfg.Log.Warn("op not stored", "err", err)
+			}
+		}
+	}
+	if changed {
+		s.afterLedger(now)
+	}
+}
+
+func (s *Session) saveOp(op *wire.Signed) error {
+	b, err := proto.Marshal(op)
+	if err != nil {
+		return err
+	}
+	id := ledgerID(op)
+	return s.cfg.Ports.Save("op/"+hex.EncodeToString(id[:]), b)
+}
+
+// afterLedger draws the consequences of a changed ledger.
+func (s *Session) afterLedger(now time.Time) {
+	old := s.state
+	s.state, s.dirty = s.ledger.State(), true
+	if old == nil {
+		old = &room.State{}
+	}
+	if s.phase != Live {
+		return
+	}
+	if s.state.Ended {
+		s.phase = Ended
+		return
+	}
+	if _, out := s.state.Removed[s.me]; out || s.state.Role(s.me) == room.NoRole {
+		s.refuse(room.Removed)
+		return
+	}
+	s.followRemovals(old, now)
+	s.followStage(old)
+	if s.state.Epoch.N == 0 {
+		s.owe(now, causeCreated)
+		s.rekeyIfOwed(now)
+	}
+	s.followEpoch(now)
+	s.answerKnocks()
+	s.gate(now)
+	s.tellMembers(old)
+}
+
+// followRemovals cuts who was removed and asks for a new epoch.
+func (s *Session) followRemovals(old *room.State, now time.Time) {
+	for p := range s.state.Removed {
+		if _, before := old.Removed[p]; before && old.Role(p) == room.NoRole {
+			continue
+		}
+		delete(s.live, p)
+		if old.Role(p) != room.NoRole {
+			s.grace[p] = now.Add(removedGrace)
+			s.owe(now, causeKick)
+		}
+	}
+	s.rekeyIfOwed(now)
+}
+
+// followStage closes my microphone when my place changes or a moderator mutes me.
+func (s *Session) followStage(old *room.State) {
+	me := s.state.Members[s.me]
+	if me.OnStage != s.wasStage || me.Muted && !old.Members[s.me].Muted {
+		s.muted = true
+	}
+	if me.OnStage && !s.wasStage {
+		s.hand = nil
+	}
+	s.wasStage = me.OnStage
+	if s.hand != nil && s.state.Lowered[s.me] >= s.hand.Beat && s.state.Lowered[s.me] > 0 {
+		s.hand = nil
+	}
+}
+
+// gate tells pubsub who belongs here.
+func (s *Session) gate(now time.Time) {
+	peers := make([]peer.ID, 0, len(s.state.Members)+len(s.grace))
+	for p := range s.state.Members {
+		peers = append(peers, p)
+	}
+	for p, until := range s.grace {
+		if now.Before(until) {
+			peers = append(peers, p)
+		}
+	}
+	slices.Sort(peers)
+	s.cfg.Ports.Members(slices.Compact(peers))
+}
+
+// tellMembers sends an event for each member whose entry changed.
+func (s *Session) tellMembers(old *room.State) {
+	for p, m := range s.state.Members {
+		if o, was := old.Members[p]; !was || o.Role != m.Role || o.OnStage != m.OnStage || o.Muted != m.Muted {
+			v := s.memberView(p)
+			s.emit(Event{Kind: EventMember, Member: &v})
+		}
+	}
+}
+
+// act is Act in the session's goroutine.
+func (s *Session) act(kind room.Kind, target peer.ID, reason string) error {
+	if s.phase != Live {
+		return ErrOver
+	}
+	if !s.state.May(s.me, kind, target) {
+		return ErrForbidden
+	}
+	op := room.Op{Kind: kind, Reason: reason}
+	if target != "" {
+		op.Targets = []peer.ID{target}
+	}
+	switch kind {
+	case room.Admit:
+		return s.admitByName(target)
+	case room.Decline:
+		if s.knocks[target] == nil {
+			return ErrUnknown
+		}
+	case room.Lower:
+		h, up := s.handOf(target)
+		if !up {
+			return nil
+		}
+		op.Beat = h.Beat
+	case room.Unban, room.Lock, room.Unlock, room.End, room.Ban:
+	default:
+		if s.state.Role(target) == room.NoRole {
+			return ErrUnknown
+		}
+	}
+	if kind == room.Dismiss {
+		op.CutSeq, op.CutHash = s.headOf(target)
+	}
+	_, err := s.appendOp(op, time.Now(), true)
+	return err
+}
+
+func (s *Session) headOf(p peer.ID) (uint64, room.OpID) {
+	for _, h := range s.ledger.Heads() {
+		if h.Author == p {
+			return h.Seq, h.Hash
+		}
+	}
+	return 0, room.OpID{}
+}
+
+// mute is Mute in the session's goroutine.
+func (s *Session) mute(muted bool) error {
+	if s.phase != Live {
+		return ErrOver
+	}
+	me := s.state.Members[s.me]
+	if !muted && (!me.OnStage || me.Muted) {
+		return ErrForbidden
+	}
+	if s.muted != muted {
+		s.muted, s.dirty = muted, true
+		s.due.presence = time.Time{}
+	}
+	return nil
+}
+
+// leave is Leave in the session's goroutine.
+func (s *Session) leave() error {
+	if s.phase.Over() {
+		return ErrOver
+	}
+	if s.phase == Live {
+		s.publishLeave(time.Now())
+	}
+	s.phase, s.dirty = Left, true
+	return nil
+}
+
+// errTransfer says why a transfer is not possible yet.
+var errTransfer = errors.New("the other person's daemon has not agreed to take the room")
+
+// transfer asks the other's countersignature and hands the room over.
+func (s *Session) transfer(to peer.ID) error {
+	if s.phase != Live {
+		return ErrOver
+	}
+	if s.state.Role(s.me) != room.Host {
+		return ErrForbidden
+	}
+	if s.state.Role(to) == room.NoRole {
+		return ErrUnknown
+	}
+	return errTransfer
+}
+
+// ctxOf bounds work that the session started by its own life.
+func (s *Session) ctxOf(d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(s.ctx, d)
+}
+
+func (s *Session) saveGenesis(g *wire.Signed) error {
+	b, err := proto.Marshal(g)
+	if err != nil {
+		return err
+	}
+	return s.cfg.Ports.Save("genesis", b)
+}
+
+func ledgerID(op *wire.Signed) room.OpID { return ledger.IDOf(op) }

@@ -1,0 +1,244 @@
+package session
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
+
+	"balai/identity"
+	"balai/room"
+	"balai/room/ledger"
+)
+
+const (
+	membersPage  = 200
+	audiencePage = 200
+	wordsDomain  = "balai-epoch-words/1"
+)
+
+// makeView tells the room as it is.
+func (s *Session) makeView() View {
+	v := View{
+		ID: s.cfg.Room.String(), State: s.phase, Local: s.cfg.Local, Tags: []string{}, Stage: []OnStage{}, AudienceList: []Person{},
+		Hands: []string{}, Knocks: []Person{}, Core: []string{}, Encryption: "no_key", Carrier: "direct",
+		Me: Me{PeerID: s.me.String(), Role: room.NoRole.String(), Muted: true},
+	}
+	if s.phase == Refused {
+		v.Reason = s.reason.String()
+	}
+	if s.state == nil {
+		return v
+	}
+	s.viewPolicy(&v)
+	s.viewPeople(&v)
+	if s.beat.chair != "" {
+		v.Chair = s.beat.chair.String()
+	}
+	if e, ok := s.keys.sealing(); ok {
+		v.Encryption = "on"
+		v.Epoch = EpochView{N: e.N, Step: e.Step, Words: identity.Words(wordsDomain, e.ID[:])}
+	}
+	for _, l := range s.report.Links {
+		if l.Degraded {
+			v.Carrier = "degraded"
+		}
+	}
+	return v
+}
+
+func (s *Session) viewPolicy(v *View) {
+	p := s.state.Policy
+	v.Name, v.Topic, v.Visibility, v.Language = p.Name, p.Topic, p.Visibility.String(), p.Language
+	v.Tags = append(v.Tags, p.Tags...)
+	v.Host, v.HostName, v.Locked = s.state.Host.String(), s.nameOf(s.state.Host), s.state.Locked
+	v.CreatedAt = s.ledger.Created().UTC()
+	if !p.StartsAt.IsZero() {
+		at := p.StartsAt.UTC()
+		v.StartsAt = &at
+	}
+}
+
+func (s *Session) viewPeople(v *View) {
+	m := s.state.Members[s.me]
+	hands := s.hands()
+	v.Me = Me{
+		PeerID: s.me.String(), Role: s.state.Role(s.me).String(), OnStage: m.OnStage, Hand: slices.Contains(hands, s.me),
+		Muted: s.muted || m.Muted, Audio: s.report.Leg,
+	}
+	for _, p := range hands {
+		v.Hands = append(v.Hands, p.String())
+	}
+	here := append(s.others(), s.me)
+	slices.SortFunc(here, s.byRankThenTime)
+	for _, p := range here {
+		v.Members++
+		if s.state.Members[p].OnStage {
+			v.Stage = append(v.Stage, s.onStage(p))
+			continue
+		}
+		v.Audience++
+		if len(v.AudienceList) < audiencePage {
+			v.AudienceList = append(v.AudienceList, s.person(p, hands))
+		}
+	}
+	if s.state.Role(s.me).Authority() {
+		for p, k := range s.knocks {
+			v.Knocks = append(v.Knocks, Person{PeerID: p.String(), Name: nameOr(k.admission.Name, p), Role: k.admission.Role.String()})
+		}
+		slices.SortFunc(v.Knocks, func(a, b Person) int { return strings.Compare(a.PeerID, b.PeerID) })
+	}
+}
+
+// byRankThenTime orders people: host, moderators, then who came first.
+func (s *Session) byRankThenTime(a, b peer.ID) int {
+	if ra, rb := s.state.Role(a), s.state.Role(b); ra != rb && (ra.Authority() || rb.Authority()) {
+		return int(rb) - int(ra)
+	}
+	if c := s.state.Members[a].Since.Compare(s.state.Members[b].Since); c != 0 {
+		return c
+	}
+	return bytes.Compare([]byte(a), []byte(b))
+}
+
+func (s *Session) person(p peer.ID, hands []peer.ID) Person {
+	v := Person{PeerID: p.String(), Name: s.nameOf(p), Role: s.state.Role(p).String(), Muted: s.state.Members[p].Muted}
+	if i := slices.Index(hands, p); i >= 0 {
+		place := i + 1
+		v.Hand = &place
+	}
+	return v
+}
+
+func (s *Session) onStage(p peer.ID) OnStage {
+	m, l := s.state.Members[p], s.live[p]
+	v := OnStage{PeerID: p.String(), Name: s.nameOf(p), Role: s.state.Role(p).String(), Muted: true, Live: l != nil}
+	if p == s.me {
+		v.Muted = s.muted || m.Muted
+		v.HeardBy = len(s.heard[s.own.id])
+		v.Speaking = s.report.Speaking && !v.Muted
+		return v
+	}
+	if l != nil {
+		v.Muted = l.muted || m.Muted
+		if l.source != nil {
+			v.HeardBy = len(s.heard[l.source.ID])
+		}
+	}
+	for _, r := range s.report.Sources {
+		if r.Peer == p {
+			v.Speaking = r.Speaking && !v.Muted
+			if r.Slot >= 0 {
+				slot := r.Slot
+				v.Slot = &slot
+			}
+		}
+	}
+	return v
+}
+
+// nameOf is what p calls itself, or a part of its id.
+func (s *Session) nameOf(p peer.ID) string {
+	if p == s.me {
+		return nameOr(s.cfg.Profile().Name, p)
+	}
+	if l := s.live[p]; l != nil && l.name != "" {
+		return l.name
+	}
+	if s.state != nil {
+		return nameOr(s.state.Members[p].Name, p)
+	}
+	return nameOr("", p)
+}
+
+func nameOr(name string, p peer.ID) string {
+	if name != "" {
+		return name
+	}
+	id := p.String()
+	return "…" + id[max(0, len(id)-6):]
+}
+
+func (s *Session) memberView(p peer.ID) MemberView {
+	m, l := s.state.Members[p], s.live[p]
+	v := MemberView{PeerID: p.String(), Name: s.nameOf(p), Role: s.state.Role(p).String(), OnStage: m.OnStage, Muted: m.Muted, Live: l != nil, Since: m.Since.UTC()}
+	if l != nil {
+		v.Headline, v.Muted = l.headline, l.muted || m.Muted
+	}
+	if n := len(m.Chain); n > 0 && s.state.Role(s.me).Authority() {
+		v.CameBy = m.Chain[n-1].String()
+	}
+	return v
+}
+
+// members is Members in the session's goroutine.
+func (s *Session) members(after string) []MemberView {
+	out := []MemberView{}
+	if s.state == nil {
+		return out
+	}
+	ids := make([]string, 0, len(s.state.Members))
+	for p := range s.state.Members {
+		if id := p.String(); id > after {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	for _, id := range ids[:min(len(ids), membersPage)] {
+		p, err := peer.Decode(id)
+		if err == nil {
+			out = append(out, s.memberView(p))
+		}
+	}
+	return out
+}
+
+// decisions is Ledger in the session's goroutine.
+func (s *Session) decisions() []Decision {
+	out := []Decision{}
+	if s.ledger == nil {
+		return out
+	}
+	for _, e := range s.ledger.All() {
+		out = append(out, s.decision(e))
+	}
+	return out
+}
+
+func (s *Session) decision(e ledger.Entry) Decision {
+	op := e.Op
+	d := Decision{
+		ID: room.InviteID(op.ID).String(), Author: op.Author.String(), Name: s.nameOf(op.Author), Seq: op.Seq, Kind: op.Kind.String(),
+		Targets: []string{}, Reason: op.Reason, At: op.Time.UTC(), Void: e.Void, Why: e.Why,
+	}
+	var names []string
+	for _, p := range opTargets(op) {
+		d.Targets = append(d.Targets, p.String())
+		names = append(names, s.nameOf(p))
+	}
+	d.Words = strings.TrimSpace(d.Name + " " + verbs[op.Kind] + " " + strings.Join(names, ", "))
+	if e.Signed != nil {
+		d.Raw, _ = proto.Marshal(e.Signed)
+	}
+	return d
+}
+
+func opTargets(op *room.Op) []peer.ID {
+	out := slices.Clone(op.Targets)
+	for _, a := range op.Admissions {
+		out = append(out, a.Peer)
+	}
+	return out
+}
+
+// verbs say what an op did, between its author and its targets.
+var verbs = map[room.Kind]string{
+	room.Appoint: "made a moderator of", room.Dismiss: "dismissed", room.Transfer: "handed the room to", room.SetPolicy: "changed the room",
+	room.Checkpoint: "made a checkpoint", room.End: "ended the room", room.Admit: "let in", room.Decline: "declined", room.Kick: "removed",
+	room.Ban: "banned", room.Unban: "lifted the ban of", room.ToStage: "invited to the stage", room.ToAudience: "moved to the audience",
+	room.Mute: "muted", room.Unmute: "unmuted", room.Lower: "lowered the hand of", room.Revoke: "revoked an invite", room.Vouch: "vouched for the relay",
+	room.Unvouch: "no longer vouches for", room.Lock: "locked the room", room.Unlock: "unlocked the room", room.NewEpoch: "changed the key",
+	room.TallyUses: "counted an invite's uses", room.Succeed: "took the room over as heir",
+}

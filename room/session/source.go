@@ -1,0 +1,162 @@
+package session
+
+import (
+	"bytes"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"balai/room"
+	"balai/room/sframe"
+	"balai/room/wire"
+)
+
+// maxSources bounds what one daemon keeps of others' sources.
+const maxSources = 64
+
+// ownSource is my media source: a new salt at each process start, so that no (key, counter) comes twice.
+type ownSource struct {
+	salt [8]byte
+	id   uint32
+	ctr  uint32 // at least the highest that the media path has used
+}
+
+func newOwnSource(id room.ID, me peer.ID) (o ownSource) {
+	o.salt = [8]byte(randomBytes(8))
+	o.id = sourceID(id, me, o.salt)
+	return o
+}
+
+// sourceID is the first 3 bytes of SHA-256("balai-source/1" || room || peer || salt).
+func sourceID(id room.ID, p peer.ID, salt [8]byte) uint32 {
+	return sframe.Owner{Room: id, Peer: string(p), Salt: salt}.Source()
+}
+
+func (s *Session) signSource(now time.Time) *wire.Signed {
+	e, _ := s.keys.sealing()
+	m := &wire.Source{Room: s.cfg.Room[:], Peer: []byte(s.me), Salt: s.own.salt[:], EpochId: e.ID[:], Ctr: s.own.ctr, TimeMs: now.UnixMilli()}
+	return wire.Sign(s.cfg.Key, wire.DomainSource, m)
+}
+
+// takeSource accepts a member's source unless another holds the same 24 bits.
+func (s *Session) takeSource(p peer.ID, signed *wire.Signed) {
+	l := s.live[p]
+	if signed == nil || l == nil || p == s.me {
+		return
+	}
+	if l.signed != nil && bytes.Equal(l.signed.Body, signed.Body) {
+		return
+	}
+	var m wire.Source
+	who, err := wire.Open(signed, wire.DomainSource, &m)
+	if err != nil || who != p || string(m.Room) != string(s.cfg.Room[:]) || len(m.Salt) != 8 || len(m.EpochId) != 16 || m.Ctr >= 1<<24 {
+		return
+	}
+	src := Source{Peer: p, Salt: [8]byte(m.Salt), Epoch: room.EpochID(m.EpochId), Ctr: m.Ctr}
+	src.ID = sourceID(s.cfg.Room, p, src.Salt)
+	if l.source != nil && l.source.Salt == src.Salt {
+		l.signed = signed
+		return // the window keeps its start
+	}
+	if s.taken(src.ID, p) {
+		s.cfg.Log.Info("source refused: in force from another peer", "peer", p)
+		return
+	}
+	l.source, l.signed, s.dirty = &src, signed, true
+}
+
+// takeSourceOf is takeSource for a record whose peer stands in it only.
+func (s *Session) takeSourceOf(signed *wire.Signed) {
+	var m wire.Source
+	p, err := wire.Open(signed, wire.DomainSource, &m)
+	if err != nil || s.state.Role(p) == room.NoRole || p == s.me {
+		return
+	}
+	if s.live[p] == nil {
+		s.touch(p, time.Now())
+	}
+	s.takeSource(p, signed)
+}
+
+func (s *Session) taken(id uint32, by peer.ID) bool {
+	if id == s.own.id {
+		return true
+	}
+	for p, l := range s.live {
+		if p != by && l.source != nil && l.source.ID == id {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Session) knownSource(id uint32) bool { return s.taken(id, "") }
+
+// sourceRecords are the signed sources of those on stage, mine first.
+func (s *Session) sourceRecords(now time.Time) []*wire.Signed {
+	out := []*wire.Signed{s.signSource(now)}
+	for p, l := range s.live {
+		if p != s.me && l.signed != nil && s.state.Members[p].OnStage {
+			out = append(out, l.signed)
+		}
+	}
+	return out
+}
+
+// replan tells the media path and the link keeper what follows from the state, when it changed.
+func (s *Session) replan(now time.Time) {
+	if s.phase != Live || !s.dirty {
+		return
+	}
+	p := s.makePlan()
+	if !samePlan(&p, &s.plan) {
+		s.plan = p
+		s.cfg.Ports.Media(p)
+		s.cfg.Ports.Links(p.Peers, s.toDial(), []*wire.Signed{s.signSource(now)})
+	}
+}
+
+func (s *Session) makePlan() Media {
+	me := s.state.Members[s.me]
+	p := Media{
+		Room: s.cfg.Room, Me: Source{Peer: s.me, ID: s.own.id, Salt: s.own.salt, Ctr: s.own.ctr, Allowed: me.OnStage && !me.Muted},
+		Send: me.OnStage && !me.Muted && !s.muted, Epochs: slices.Clone(s.keys.epochs), Seal: s.keys.at(s.keys.seal),
+		ConstantRate: s.state.Policy.ConstantRate,
+	}
+	for q, m := range s.state.Members {
+		if q == s.me {
+			continue
+		}
+		p.Peers = append(p.Peers, q)
+		if l := s.live[q]; l != nil && l.source != nil {
+			src := *l.source
+			src.Allowed = m.OnStage && !m.Muted
+			p.Sources = append(p.Sources, src)
+		}
+	}
+	sortPeers(p.Peers)
+	slices.SortFunc(p.Sources, func(a, b Source) int { return bytes.Compare([]byte(a.Peer), []byte(b.Peer)) })
+	return p
+}
+
+// samePlan compares all but my own counter, which the media path knows better.
+func samePlan(a, b *Media) bool {
+	return a.Room == b.Room && a.Send == b.Send && a.Seal == b.Seal && a.Me.Allowed == b.Me.Allowed && a.ConstantRate == b.ConstantRate &&
+		a.Me.Salt == b.Me.Salt && slices.Equal(a.Epochs, b.Epochs) && slices.Equal(a.Sources, b.Sources) && slices.Equal(a.Peers, b.Peers)
+}
+
+// toDial are the live members that I call: those who were here before me. After a while without a link
+// the link keeper calls the others too.
+func (s *Session) toDial() (out []peer.ID) {
+	mine := s.state.Members[s.me].Since
+	for _, p := range s.others() {
+		theirs := s.state.Members[p].Since
+		if theirs.Before(mine) || theirs.Equal(mine) && p < s.me {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func sortPeers(p []peer.ID) { slices.Sort(p) }

@@ -1,0 +1,109 @@
+package session
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"balai/identity"
+	"balai/room"
+	"balai/room/wire"
+)
+
+// sendHeard tells whom I heard in the last period.
+func (s *Session) sendHeard(now time.Time) {
+	m := &wire.Heard{Room: s.cfg.Room[:], Peer: []byte(s.me), TimeMs: now.UnixMilli()}
+	for _, r := range s.report.Sources {
+		if now.Sub(r.LastHeard) < heardPeriod && r.Opened > 0 {
+			m.Sources = append(m.Sources, []byte{byte(r.ID >> 16), byte(r.ID >> 8), byte(r.ID)})
+		}
+	}
+	if len(m.Sources) == 0 {
+		return
+	}
+	s.gotHeard(s.me, m, now)
+	s.publishStage(&wire.StageMessage{Message: &wire.StageMessage_Heard{Heard: wire.Sign(s.cfg.Key, wire.DomainHeard, m)}})
+}
+
+func (s *Session) gotHeard(p peer.ID, m *wire.Heard, now time.Time) {
+	for i, b := range m.Sources {
+		if len(b) != 3 || i >= maxSources {
+			return
+		}
+		id := uint32(b[0])<<16 | uint32(b[1])<<8 | uint32(b[2])
+		if !s.knownSource(id) {
+			continue
+		}
+		if s.heard[id] == nil {
+			s.heard[id] = map[peer.ID]time.Time{}
+		}
+		s.heard[id][p] = now
+		s.dirty = true
+	}
+}
+
+// say is Say in the session's goroutine.
+func (s *Session) say(text string) (Line, error) {
+	if s.phase != Live {
+		return Line{}, ErrOver
+	}
+	text = strings.TrimSpace(text)
+	if err := checkText(text); err != nil {
+		return Line{}, err
+	}
+	now := time.Now()
+	s.seq++
+	m := &wire.Chat{Room: s.cfg.Room[:], Peer: []byte(s.me), Seq: s.seq, TimeMs: now.UnixMilli(), Text: text}
+	s.publishStage(&wire.StageMessage{Message: &wire.StageMessage_Chat{Chat: wire.Sign(s.cfg.Key, wire.DomainChat, m)}})
+	return s.addLine(s.me, m), nil
+}
+
+func checkText(text string) error {
+	if text == "" || utf8.RuneCountInString(text) > maxText || !utf8.ValidString(text) {
+		return fmt.Errorf("a message has 1 to %d characters: %w", maxText, room.Malformed)
+	}
+	return nil
+}
+
+func (s *Session) gotChat(p peer.ID, m *wire.Chat, _ time.Time) {
+	if p != s.me && checkText(m.Text) == nil {
+		s.addLine(p, m)
+	}
+}
+
+func (s *Session) addLine(p peer.ID, m *wire.Chat) Line {
+	id := identity.RecordID(wire.DomainChat, fmt.Appendf(nil, "%s/%d", p, m.Seq))
+	l := Line{ID: hex.EncodeToString(id[:8]), PeerID: p.String(), Name: s.nameOf(p), Text: m.Text, At: time.UnixMilli(m.TimeMs).UTC()}
+	s.chat = append(s.chat, l)
+	if len(s.chat) > maxLines {
+		s.chat = s.chat[len(s.chat)-maxLines:]
+	}
+	s.emit(Event{Kind: EventMessage, Line: &l})
+	return l
+}
+
+// react is React in the session's goroutine.
+func (s *Session) react(kind int) error {
+	if s.phase != Live {
+		return ErrOver
+	}
+	if kind < 1 || kind > 6 {
+		return fmt.Errorf("a reaction is 1 to 6: %w", room.Malformed)
+	}
+	now := time.Now()
+	s.seq++
+	m := &wire.Reaction{Room: s.cfg.Room[:], Peer: []byte(s.me), Seq: s.seq, TimeMs: now.UnixMilli(), Kind: uint32(kind)}
+	s.publishStage(&wire.StageMessage{Message: &wire.StageMessage_Reaction{Reaction: wire.Sign(s.cfg.Key, wire.DomainReaction, m)}})
+	s.gotReaction(s.me, m, now)
+	return nil
+}
+
+func (s *Session) gotReaction(p peer.ID, m *wire.Reaction, _ time.Time) {
+	if m.Kind >= 1 && m.Kind <= 6 {
+		s.emit(Event{Kind: EventReaction, Reaction: &ReactionEvent{PeerID: p.String(), Kind: int(m.Kind)}})
+	}
+}
