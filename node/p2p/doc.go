@@ -38,5 +38,5 @@ const (
 	rememberFor    = 30 * 24 * time.Hour // a remembered peer that was not met again is forgotten
 	learnedFor     = time.Hour           // addresses from a record stay in the peerstore
 	silentAfter    = 10 * time.Second    // a member of the mesh that says nothing is greeted again
-	watchEvery     = 2 * time.Second
+	watchEvery     = time.Second
 )

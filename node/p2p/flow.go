@@ -31,6 +31,22 @@ type flow struct {
 
 	greeted time.Time // last greeting asked for, and how often in a row
 	asked   int
+
+	in, out               string // streams at the last look
+	settledIn, settledOut string // streams that were opened together
+}
+
+// settle looks at the streams of both directions, and tells whether, since they were last in order, one
+// has been replaced and the other not: then its owner has forgotten what the other side told.
+func (f *flow) settle(in, out string) (oneSided bool) {
+	steady := in != "" && out != "" && in == f.in && out == f.out
+	f.in, f.out = in, out
+	if !steady {
+		return false
+	}
+	oneSided = f.settledIn != "" && (in == f.settledIn) != (out == f.settledOut)
+	f.settledIn, f.settledOut = in, out
+	return oneSided
 }
 
 func newFlow(now time.Time) *flow {

@@ -47,11 +47,12 @@ type Gossip struct {
 	proto protocol.ID
 	gate  *memberGate // nil: everybody
 
-	mu      sync.Mutex // taken inside pubsub's own goroutine: never held while calling pubsub
-	topics  map[string]*Topic
-	flows   map[peer.ID]*flow
-	refused map[peer.ID]map[string]struct{} // subscriptions that were not let in
-	scores  map[peer.ID]float64
+	mu       sync.Mutex // taken inside pubsub's own goroutine: never held while calling pubsub
+	topics   map[string]*Topic
+	flows    map[peer.ID]*flow
+	refused  map[peer.ID]map[string]struct{} // subscriptions that were not let in
+	greeting map[peer.ID]struct{}            // being started over with
+	scores   map[peer.ID]float64
 }
 
 // Topic is one topic joined.
@@ -75,7 +76,7 @@ func (h *Host) Members() *Gossip { return h.members }
 func newGossip(h *Host, proto protocol.ID, gate *memberGate) (*Gossip, error) {
 	g := &Gossip{
 		h: h, proto: proto, gate: gate,
-		topics: map[string]*Topic{}, flows: map[peer.ID]*flow{}, refused: map[peer.ID]map[string]struct{}{},
+		topics: map[string]*Topic{}, flows: map[peer.ID]*flow{}, refused: map[peer.ID]map[string]struct{}{}, greeting: map[peer.ID]struct{}{},
 	}
 	quiet := slog.New(slog.DiscardHandler)
 	score, thresholds := scoring()
@@ -86,7 +87,7 @@ func newGossip(h *Host, proto protocol.ID, gate *memberGate) (*Gossip, error) {
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign),
 		pubsub.WithNoAuthor(),
 		pubsub.WithMessageIdFn(messageID),
-		pubsub.WithMaxMessageSize(maxGossip),
+		pubsub.WithMaxMessageSize(h.cfg.gossipLimit),
 		pubsub.WithFloodPublish(true),
 		pubsub.WithPeerExchange(false),
 		pubsub.WithPeerScore(score, thresholds),
@@ -100,6 +101,8 @@ func newGossip(h *Host, proto protocol.ID, gate *memberGate) (*Gossip, error) {
 	}
 	if gate != nil {
 		opts = append(opts, pubsub.WithBlacklist(gate))
+	} else {
+		opts = append(opts, pubsub.WithBlacklist(openGate{}))
 	}
 	ps, err := pubsub.NewGossipSub(h.ctx, h.host, opts...)
 	if err != nil {

@@ -13,17 +13,23 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
-// greetProtocol asks the other side to open its gossip stream anew: one byte, 1 lobby, 2 members, no
-// answer. Pubsub sends its greeting (topics and subscriptions) only once for each stream, and after an
-// oversize message a stream may be gone for good; this mends both without touching the connection.
+// greetProtocol starts the gossip between two peers over, without touching their connection. Pubsub tells
+// its topics only once for each stream that it opens, and forgets the other's whenever a stream of its own
+// ends: after an oversize message, or an admission, one side may know nothing of the other for good.
+//
+// The peer with the lower id leads. It ends its own gossip stream, opens a greet stream and writes one byte:
+// 1 lobby, 2 members. The other ends its gossip stream too, opens a new one and answers with the same byte;
+// then the leader opens its new one. So each side hears the other's topics after it forgot them. The peer
+// with the higher id asks for this with the byte + 0x80, which has no answer.
 const greetProtocol protocol.ID = "/balai/greet/1"
 
 const (
 	greetLobby   = 1
 	greetMembers = 2
+	greetNudge   = 0x80
 
 	greetEvery = time.Second            // greetings of one peer that are heeded
-	greetPause = 150 * time.Millisecond // for pubsub to notice that its stream is gone
+	endPause   = 100 * time.Millisecond // for pubsub to notice that a stream of its own is gone
 )
 
 type greetKey struct {
@@ -37,6 +43,7 @@ type greetings struct {
 	last map[greetKey]time.Time
 }
 
+// allow takes one greeting of a kind in greetEvery.
 func (t *greetings) allow(k greetKey, now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -59,20 +66,19 @@ func (h *Host) handleGreetings() {
 		if _, err := io.ReadFull(s.r, kind[:]); err != nil {
 			return
 		}
-		g := h.gossipOf(kind[0])
 		p := s.Remote()
+		g := h.gossipOf(kind[0] &^ greetNudge)
 		if g == nil || g.gate != nil && !g.gate.has(p) || !h.greetings.allow(greetKey{p, kind[0]}, h.cfg.Now()) {
 			return
 		}
-		_ = s.Close()
-		if g.resetStreams(p, network.DirOutbound) > 0 {
-			select {
-			case <-time.After(greetPause):
-			case <-h.ctx.Done():
-				return
-			}
+		switch nudge := kind[0]&greetNudge != 0; {
+		case nudge && g.leads(p):
+			g.askGreeting(p)
+		case !nudge && !g.leads(p):
+			g.end(h.ctx, p)
+			g.hail(p)
+			_, _ = s.s.Write(kind[:]) // the leader goes on without the answer, only later
 		}
-		g.hail(p)
 	})
 }
 
@@ -93,6 +99,75 @@ func (g *Gossip) kind() byte {
 	return greetLobby
 }
 
+// leads tells which side starts over.
+func (g *Gossip) leads(p peer.ID) bool { return g.h.ID() < p }
+
+// drop makes pubsub end its stream to p and forget p's topics, without opening another by itself. (Pubsub
+// offers this as a blacklisting; our blacklists take no additions.)
+func (g *Gossip) drop(p peer.ID) { g.ps.BlacklistPeer(p) }
+
+// end drops p and waits until pubsub has noticed that the stream is gone: a notice that came later would
+// take the next stream for dead.
+func (g *Gossip) end(ctx context.Context, p peer.ID) {
+	g.drop(p)
+	t := time.NewTimer(endPause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// askGreeting starts over with p, or asks p to, in the background.
+func (g *Gossip) askGreeting(p peer.ID) {
+	if !g.busy(p, true) {
+		return
+	}
+	g.h.spawn(func() {
+		defer g.busy(p, false)
+		ctx, cancel := context.WithTimeout(g.h.ctx, messageTimeout)
+		defer cancel()
+		if err := g.greetNow(ctx, p); err != nil {
+			g.h.cfg.Log.Debug("greeting", "peer", p, "err", err)
+		}
+	})
+}
+
+// busy marks p as being greeted; false: it is already.
+func (g *Gossip) busy(p peer.ID, on bool) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, was := g.greeting[p]
+	if on {
+		g.greeting[p] = struct{}{}
+	} else {
+		delete(g.greeting, p)
+	}
+	return !was
+}
+
+func (g *Gossip) greetNow(ctx context.Context, p peer.ID) error {
+	s, err := g.h.Open(ctx, p, greetProtocol)
+	if err != nil {
+		return err
+	}
+	defer s.Close() //nolint:errcheck // over
+	if err := s.SetDeadline(time.Now().Add(messageTimeout)); err != nil {
+		return err
+	}
+	if !g.leads(p) {
+		_, err := s.s.Write([]byte{g.kind() | greetNudge})
+		return err
+	}
+	g.end(ctx, p)
+	defer g.hail(p)
+	if _, err := s.s.Write([]byte{g.kind()}); err != nil {
+		return err
+	}
+	_, err = io.ReadFull(s.r, make([]byte, 1))
+	return err
+}
+
 // hail makes pubsub open its stream to p and greet, if it has none.
 func (g *Gossip) hail(p peer.ID) {
 	if g.h.ctx.Err() != nil || !g.h.speaks(p, g.proto) {
@@ -102,24 +177,6 @@ func (g *Gossip) hail(p peer.ID) {
 	if err != nil {
 		g.h.cfg.Log.Debug("greet", "peer", p, "err", err)
 	}
-}
-
-// askGreeting asks p to greet, in the background.
-func (g *Gossip) askGreeting(p peer.ID) {
-	g.h.spawn(func() {
-		ctx, cancel := context.WithTimeout(g.h.ctx, messageTimeout)
-		defer cancel()
-		s, err := g.h.Open(ctx, p, greetProtocol)
-		if err != nil {
-			return
-		}
-		_ = s.SetDeadline(time.Now().Add(messageTimeout))
-		if _, err := s.s.Write([]byte{g.kind()}); err != nil {
-			_ = s.Reset()
-			return
-		}
-		_ = s.Close()
-	})
 }
 
 // regreet asks those to greet again whose subscriptions were refused and would be let in now.
@@ -172,8 +229,9 @@ func (h *Host) watch() {
 	}
 }
 
-// mend greets, or asks to be greeted by, each peer whose stream is gone and each member that has been
-// silent for 10 s; again after 20, 40, 60 s at most. In the lobby silence is the rule.
+// mend opens the stream to each peer that has none, and starts over with each whose streams were replaced
+// on one side only, or that has none to this host, or, among members, that has been silent for 10 s; again
+// after 20, 40, 60 s at most. In the lobby silence is the rule.
 func (g *Gossip) mend(now time.Time) {
 	g.prune(now)
 	g.regreet()
@@ -181,17 +239,26 @@ func (g *Gossip) mend(now time.Time) {
 		if g.gate != nil && !g.gate.has(p) || !g.h.speaks(p, g.proto) {
 			continue
 		}
-		if len(g.streams(p, network.DirOutbound)) == 0 {
+		in, out := g.streams(p, network.DirInbound), g.streams(p, network.DirOutbound)
+		if len(out) == 0 {
 			g.hail(p)
 		}
-		if g.silent(p, len(g.streams(p, network.DirInbound)) == 0, now) {
+		if g.broken(p, streamID(in), streamID(out), now) {
 			g.askGreeting(p)
 		}
 	}
 }
 
-// silent tells whether it is time to ask p for a greeting, and notes it.
-func (g *Gossip) silent(p peer.ID, gone bool, now time.Time) bool {
+// streamID names the newest of streams, "" if there are none.
+func streamID(ss []network.Stream) string {
+	if len(ss) == 0 {
+		return ""
+	}
+	return slices.MaxFunc(ss, func(a, b network.Stream) int { return a.Stat().Opened.Compare(b.Stat().Opened) }).ID()
+}
+
+// broken tells whether it is time to start over with p, and notes it.
+func (g *Gossip) broken(p peer.ID, in, out string, now time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	f := g.flows[p]
@@ -199,12 +266,16 @@ func (g *Gossip) silent(p peer.ID, gone bool, now time.Time) bool {
 		f = newFlow(now)
 		g.flows[p] = f
 	}
-	wait := silentAfter << min(f.asked, 3)
-	wait = min(wait, time.Minute)
-	if gone {
-		wait = watchEvery << min(f.asked, 4)
+	if _, busy := g.greeting[p]; busy {
+		return false
 	}
-	if !gone && (g.gate == nil || now.Sub(f.heard) < silentAfter) || now.Sub(later(f.greeted, f.heard)) < wait {
+	oneSided := f.settle(in, out)
+	wait := min(silentAfter<<min(f.asked, 3), time.Minute)
+	switch {
+	case oneSided:
+	case in == "" && now.Sub(later(f.greeted, f.heard)) >= watchEvery<<min(f.asked, 4):
+	case g.gate != nil && now.Sub(later(f.greeted, f.heard)) >= wait:
+	default:
 		return false
 	}
 	f.greeted = now

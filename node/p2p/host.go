@@ -41,6 +41,8 @@ type Config struct {
 	Log       *slog.Logger          // default: none
 	Now       func() time.Time      // default: time.Now
 	Metrics   prometheus.Registerer // libp2p's own metrics; nil: none
+
+	gossipLimit int // bytes of a gossip message; tests make a peer that breaks the limit
 }
 
 // Host is one libp2p node. All methods are safe from any goroutine.
@@ -117,6 +119,9 @@ func newHost(ctx context.Context, cfg Config, gate *gater) (_ *Host, err error) 
 func (c Config) withDefaults() Config {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.gossipLimit == 0 {
+		c.gossipLimit = maxGossip
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -1,8 +1,6 @@
 package p2p
 
 import (
-	"maps"
-	"slices"
 	"sync"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
@@ -76,12 +74,14 @@ func (m *memberGate) set(room string, peers []peer.ID) (added, removed []peer.ID
 	return added, removed
 }
 
-// list is everybody in the gate but this host.
-func (m *memberGate) list() []peer.ID {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return slices.Collect(maps.Keys(m.count))
-}
+// openGate keeps nobody out, and takes no additions.
+type openGate struct{}
+
+// Add does nothing.
+func (openGate) Add(peer.ID) bool { return true }
+
+// Contains is never so.
+func (openGate) Contains(peer.ID) bool { return false }
 
 // SetMembers replaces the peers that belong to a room; nil forgets the room. Peers in no room any more are
 // cut from the members gossip at once, on the live connection; new ones are greeted.
@@ -102,19 +102,10 @@ func (h *Host) SetMembers(room string, peers []peer.ID) {
 // cut ends the gossip with p on the live connection: pubsub drops its own stream, and the peer's is reset
 // so that it greets afresh if it is let in again.
 func (g *Gossip) cut(p peer.ID) {
-	if g.ps != nil {
-		g.ps.BlacklistPeer(p)
-	}
-	g.resetStreams(p, network.DirInbound)
-}
-
-// resetStreams resets the streams of this gossip with p in one direction.
-func (g *Gossip) resetStreams(p peer.ID, dir network.Direction) (n int) {
-	for _, s := range g.streams(p, dir) {
+	g.drop(p)
+	for _, s := range g.streams(p, network.DirInbound) {
 		_ = s.Reset() // what fails is already gone
-		n++
 	}
-	return n
 }
 
 func (g *Gossip) streams(p peer.ID, dir network.Direction) (out []network.Stream) {
