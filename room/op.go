@@ -80,6 +80,16 @@ type Admission struct {
 	Name  string
 	Chain []InviteID // invite blocks, root first
 	Uses  []uint16   // max uses of each block of Chain, 0 unlimited
+
+	Issuer peer.ID // who signed the root block of Chain; empty: the author of the op
+}
+
+// Consent is a signature that an op carries besides its author's: the new host's to a transfer, a
+// moderator's to a succession. Body and Sig are as received.
+type Consent struct {
+	By   peer.ID
+	Body []byte
+	Sig  []byte
 }
 
 // EpochCommit names an epoch secret without telling it.
@@ -101,16 +111,17 @@ type Op struct {
 	Targets    []peer.ID
 	Reason     string
 	Time       time.Time // display only
-	CutSeq     uint64    // dismiss, transfer: highest op of the target that counts
+	CutSeq     uint64    // dismiss, transfer: highest op of the target that counts; succeed: of the lost host
 	CutHash    OpID
 	Admissions []Admission
 	Epoch      EpochCommit
 	Policy     *Policy
-	Invite     InviteID // revoke, tally
-	Branch     bool     // revoke
-	Count      uint64   // tally
-	Root       OpID     // tally: Merkle root; checkpoint: state hash
-	Beat       uint64   // lower: hands raised at this beat or before
+	Invite     InviteID  // revoke, tally
+	Branch     bool      // revoke
+	Count      uint64    // tally
+	Root       OpID      // tally: Merkle root; checkpoint: state hash
+	Beat       uint64    // lower: hands raised at this beat or before
+	Consents   []Consent // transfer: the new host's; succeed: the moderators'
 }
 
 // Policy is what the host decides about the room.

@@ -36,9 +36,13 @@ type State struct {
 	Lowered    map[peer.ID]uint64 // hands raised at this beat or before are down
 	Epoch      EpochCommit        // the one in force
 	Epochs     map[EpochID]EpochCommit
-	Forked     []peer.ID
+	Forked     []peer.ID // authors of two ops with one number
+	Stage      []peer.ID // on stage, longest there first
 	Locked     bool
 	Ended      bool
+
+	// Unconfirmed were let in only by ops that no longer count (past a cut, or after a fork): by which.
+	Unconfirmed map[peer.ID]OpID
 }
 
 // Role tells p's role, NoRole for who is no member.

@@ -1,0 +1,264 @@
+package ledger
+
+import (
+	"slices"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"balai/room"
+)
+
+// invites gathers what is needed before any admission can be judged: who revoked what, and the lowest use limit
+// that any admission told.
+func (f *fold) invites() {
+	for _, n := range f.l.order {
+		if n.void != whyNot {
+			continue
+		}
+		switch n.op.Kind {
+		case room.Revoke:
+			f.revokes[n.op.Invite] = append(f.revokes[n.op.Invite], n)
+		case room.Admit:
+			for i := range n.op.Admissions {
+				f.limit(&n.op.Admissions[i])
+			}
+		}
+	}
+}
+
+func (f *fold) limit(a *room.Admission) {
+	for i, id := range a.Chain {
+		if u := a.Uses[i]; u > 0 && (f.limits[id] == 0 || u < f.limits[id]) {
+			f.limits[id] = u
+		}
+	}
+}
+
+// admit takes the admissions of one op, each if its invite still let somebody in.
+func (f *fold) admit(n *node) {
+	good := false
+	for i := range n.op.Admissions {
+		a := &n.op.Admissions[i]
+		if f.shielded(n, a.Peer) {
+			continue
+		}
+		x := f.person(a.Peer)
+		if lost := f.lostBy(n, a); lost != nil {
+			x.lost = lost
+			continue
+		}
+		for _, id := range a.Chain {
+			if key := (use{id, a.Peer}); !f.used[key] {
+				f.used[key] = true
+				f.state.Uses[id]++
+			}
+		}
+		good = true
+		x.adm = act{n: n, adm: a, tight: letsIn}
+		x.in.add(x.adm)
+		place := act{n: n, adm: a, tight: 1}
+		if a.Role == room.Speaker {
+			place.tight = 0
+		}
+		x.place.add(place)
+	}
+	if !good {
+		n.note = whyInvite
+	}
+}
+
+// lostBy tells which op makes an admission void: a revocation, the dismissal of the issuer, or the admission
+// itself when the invite was used up in ledger order.
+func (f *fold) lostBy(n *node, a *room.Admission) *node {
+	if len(a.Chain) == 0 {
+		return nil
+	}
+	if end := f.issuerGone(n, a.Issuer); end != nil {
+		return end
+	}
+	for i, id := range a.Chain {
+		for _, r := range f.revokes[id] {
+			leaf := i == len(a.Chain)-1
+			if (r.byHost || r.op.Author == a.Issuer) && (r.op.Branch || leaf && before(r, n)) {
+				return r
+			}
+		}
+	}
+	for _, id := range a.Chain {
+		if max := int(f.limits[id]); max > 0 && f.state.Uses[id] >= max && !f.used[use{id, a.Peer}] {
+			return n
+		}
+	}
+	return nil
+}
+
+// issuerGone is the end of the issuer's last tenure if n was written after all of them had ended: a dismissal
+// voids the invites that nobody used before (a host's stay good after a transfer; the next host may revoke them).
+// The admission itself for an issuer who never was an authority.
+func (f *fold) issuerGone(n *node, issuer peer.ID) *node {
+	last := n
+	for _, t := range f.law.of[issuer] {
+		if before(n, t.start) {
+			continue
+		}
+		if t.host || t.end == nil || !before(t.end, n) {
+			return nil
+		}
+		last = t.end
+	}
+	return last
+}
+
+func (f *fold) unsure(n *node) {
+	for i := range n.op.Admissions {
+		f.person(n.op.Admissions[i].Peer).unsure = n
+	}
+}
+
+// finish turns the fields into the state.
+func (f *fold) finish() {
+	s := f.state
+	for _, t := range f.law.mods {
+		if t.end == nil {
+			s.Moderators = append(s.Moderators, t.who)
+		}
+	}
+	if lock, ok := f.lock.holds(); ok {
+		s.Locked = lock.tight > 0
+	}
+	for key, count := range f.tallies {
+		s.Uses[key.invite] += int(min(count, 1<<30))
+	}
+	var stage []placed
+	for p, x := range f.people {
+		if at := f.settle(p, x); at != nil {
+			stage = append(stage, placed{p, at})
+		}
+	}
+	slices.SortFunc(stage, func(a, b placed) int {
+		if c := ledgerOrder(a.at, b.at); c != 0 {
+			return c
+		}
+		return compareID(a.who, b.who)
+	})
+	for _, p := range stage {
+		s.Stage = append(s.Stage, p.who)
+	}
+	f.closeInvites()
+	for id, a := range f.l.authors {
+		if len(a.forks) > 0 {
+			s.Forked = append(s.Forked, id)
+		}
+	}
+	slices.Sort(s.Forked)
+}
+
+type placed struct {
+	who peer.ID
+	at  *node
+}
+
+func compareID(a, b peer.ID) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// settle decides about one person. The answer is the op that put her on stage, nil when she is not there.
+func (f *fold) settle(p peer.ID, x *person) *node {
+	s := f.state
+	if v, ok := x.vouch.holds(); ok && v.tight == 0 {
+		s.Vouched[p] = true
+	}
+	in, held := x.in.holds()
+	ban, _ := x.ban.holds()
+	rank, authority := s.Rank(p)
+	banned := ban.tight > 0 && !authority
+	if banned {
+		s.Banned[p] = true
+	}
+	switch {
+	case authority:
+	case held && in.tight == putsOut:
+		s.Removed[p] = in.n.op.ID
+		return nil
+	case banned:
+		s.Removed[p] = ban.n.op.ID
+		return nil
+	case held && in.tight == turnsOff:
+		s.Declined[p] = in.n.op.ID
+		return nil
+	case !held && x.lost != nil:
+		s.Removed[p] = x.lost.op.ID
+		return nil
+	case !held:
+		if x.unsure != nil {
+			s.Unconfirmed[p] = x.unsure.op.ID
+		}
+		return nil
+	}
+	m, at := f.member(p, x, in)
+	if authority {
+		m.Role = room.Moderator
+		if rank == 0 {
+			m.Role = room.Host
+		}
+	}
+	s.Members[p] = m
+	return at
+}
+
+func (f *fold) member(p peer.ID, x *person, in act) (m room.Member, stage *node) {
+	if x.adm.n != nil {
+		in = x.adm
+	}
+	m = room.Member{Peer: p, Role: room.Listener, By: in.n.op.Author, Since: in.n.op.Time}
+	if in.adm != nil {
+		m.Name, m.Chain = in.adm.Name, in.adm.Chain
+	}
+	if place, ok := x.place.holds(); ok && place.tight == 0 {
+		m.Role, m.OnStage, stage = room.Speaker, true, place.n
+	}
+	if mute, ok := x.mute.holds(); ok {
+		m.Muted = mute.tight > 0
+	}
+	return m, stage
+}
+
+// closeInvites tells which invites let nobody in any more: revoked by the host, or by a moderator unless an
+// admission shows that another had issued it; or used by somebody who is banned now.
+func (f *fold) closeInvites() {
+	issuers := map[room.InviteID]peer.ID{}
+	for _, n := range f.l.order {
+		if n.void != whyNot || n.op.Kind != room.Admit {
+			continue
+		}
+		for i := range n.op.Admissions {
+			a := &n.op.Admissions[i]
+			if len(a.Chain) == 0 {
+				continue
+			}
+			if len(f.revokes) > 0 {
+				for _, id := range a.Chain {
+					issuers[id] = a.Issuer
+				}
+			}
+			if leaf := a.Chain[len(a.Chain)-1]; f.state.Banned[a.Peer] && !f.state.Revoked[leaf] {
+				f.state.Revoked[leaf] = false
+			}
+		}
+	}
+	for id, ops := range f.revokes {
+		for _, r := range ops {
+			if by, known := issuers[id]; r.byHost || !known || by == r.op.Author {
+				f.state.Revoked[id] = f.state.Revoked[id] || r.op.Branch
+			} else {
+				r.note = whyTarget
+			}
+		}
+	}
+}
