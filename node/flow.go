@@ -67,12 +67,13 @@ type flow struct {
 
 	// Owned by run.
 	plan    session.Media
-	start   time.Time // when the own source began, at counter plan.Me.Ctr
+	start   time.Time // when the own source began, and at which counter
+	base    uint32
 	owner   sframe.Owner
 	sealer  *sframe.Sealer
 	signer  *sframe.BlockSigner
 	own     *media.Ring
-	repeat  []byte // the last block, to be sent once more
+	repeat  []byte // the last block, to be sent a second time
 	again   time.Time
 	blocks  []sentBlock
 	mic     *flowLeg
@@ -95,6 +96,7 @@ type flow struct {
 	plain   []byte
 	builder media.Builder
 	entries [media.MaxEntries]media.Entry
+	primary [1][]byte
 	copies  [][]byte
 }
 
@@ -247,8 +249,11 @@ func (f *flow) take(i *input) {
 func (f *flow) up(m *flowLeg, u *rtc.UpFrame, now time.Time) {
 	f.gate.Lock()
 	defer f.gate.Unlock()
+	if !f.open {
+		return
+	}
 	ctr, ok := f.counter(m, u, now)
-	if !ok || f.sealer == nil || f.plan.Seal < 0 || len(u.Payload) == 0 || len(u.Payload) > media.MaxPayload {
+	if !ok || f.plan.Seal < 0 || len(u.Payload) == 0 || len(u.Payload) > media.MaxPayload {
 		f.report.Dropped++
 		return
 	}
@@ -269,14 +274,18 @@ func (f *flow) up(m *flowLeg, u *rtc.UpFrame, now time.Time) {
 	f.entry = media.AppendEntry(f.entry[:0], &f.head, f.body)
 	f.me.hear(h.Level, now)
 	f.report.Up++
-	var block []byte
-	if f.signer.Add(epoch.ID, f.entry, now) != nil { // a long silence, or a change of epoch: the block before is due
-		block = f.sign(now)
+	if f.signer.Add(epoch.ID, f.entry, now) != nil { // the block before is due: it is full or too long ago
+		f.sign(now)
 		_ = f.signer.Add(epoch.ID, f.entry, now)
-	} else if due, ok := f.signer.Due(); ok && !due.After(now) {
-		block = f.sign(now)
 	}
-	f.emit(f.entry, block, ctr, now)
+	f.signDue(now)
+	for _, l := range f.out {
+		f.copies = f.copies[:0]
+		if n := l.redundancy(f.cfg.Redundancy); n > 0 {
+			f.copies = f.own.Newest(f.copies, h.Source, ctr, n, now)
+		}
+		f.send(l, f.entry, f.copies, now)
+	}
 	e := media.Entry{Header: h, Raw: f.entry}
 	f.own.Put(&e, now)
 }
@@ -284,10 +293,10 @@ func (f *flow) up(m *flowLeg, u *rtc.UpFrame, now time.Time) {
 // counter maps the leg's clock to the own source's, which never goes back, whatever leg sends: 20 ms ticks of the
 // wall, from which a microphone may be maxDrift away. False: not to be sent.
 func (f *flow) counter(m *flowLeg, u *rtc.UpFrame, now time.Time) (uint32, bool) {
-	if !f.open || f.sealer == nil || u.Ticks < 1 || u.Ticks > media.MaxTicks || !f.takeMic(m, now) {
+	if f.sealer == nil || u.Ticks < 1 || u.Ticks > media.MaxTicks || !f.takeMic(m, now) {
 		return 0, false
 	}
-	wall := f.plan.Me.Ctr + uint32(max(now.Sub(f.start), 0)/media.Tick)
+	wall := f.base + uint32(max(now.Sub(f.start), 0)/media.Tick)
 	ctr := m.offset + u.Ctr
 	if drift := int32(ctr - wall); !m.began || drift > maxDrift || drift < -maxDrift {
 		ctr = wall
@@ -315,42 +324,30 @@ func (f *flow) takeMic(m *flowLeg, now time.Time) bool {
 	return true
 }
 
-// emit sends a primary frame and a block, either may be nil, on every link of the mesh, with as many earlier frames
-// as the link's loss asks for.
-func (f *flow) emit(primary, block []byte, ctr uint32, now time.Time) {
-	var prim, blocks [1][]byte
-	p, b := prim[:0], blocks[:0]
-	if primary != nil {
-		p = append(p, primary)
+// send makes a bundle of a frame, which may be nil, of what waits for the link (blocks, records) and of earlier
+// frames; more bundles if the first two do not fit into one.
+func (f *flow) send(l *linkState, primary []byte, copies [][]byte, now time.Time) {
+	handle := l.link.Handle()
+	if handle == 0 {
+		l.waiting = l.waiting[:0]
+		return
 	}
-	if block != nil {
-		b = append(b, block)
+	f.primary[0] = primary
+	primaries := f.primary[:]
+	if primary == nil {
+		primaries = nil
 	}
-	for _, l := range f.out {
-		f.copies = f.copies[:0]
-		if n := l.redundancy(f.cfg.Redundancy); primary != nil && n > 0 {
-			f.copies = f.own.Newest(f.copies, f.plan.Me.ID, ctr, n, now)
-		}
-		f.send(l, p, b, f.copies, now)
-	}
-}
-
-// send makes one bundle, and a second when the block did not fit.
-func (f *flow) send(l *linkState, primaries, blocks, copies [][]byte, now time.Time) {
-	for len(primaries)+len(blocks) > 0 {
-		handle := l.link.Handle()
-		if handle == 0 {
-			return
-		}
+	for waiting := l.waiting; len(primaries)+len(waiting) > 0; {
 		f.builder.Begin(media.Bundle{Handle: handle, Seq: l.link.Seq(), SendMs: uint16(now.UnixMilli())}, media.MaxBundle)
-		np, nb := f.builder.Fill(primaries, blocks, copies)
-		if f.builder.Len() == 0 {
-			return
+		np, nw := f.builder.Fill(primaries, waiting, copies)
+		if np+nw == 0 {
+			break // impossible: every entry fits into an empty bundle
 		}
 		l.link.Send(f.builder.Bytes())
 		l.out++
-		primaries, blocks, copies = primaries[np:], blocks[nb:], nil
+		primaries, waiting, copies = primaries[np:], waiting[nw:], nil
 	}
+	l.waiting = l.waiting[:0]
 }
 
 // down takes a bundle: frames in the order of their counters (a redundant copy comes before its primary), then blocks
@@ -378,6 +375,9 @@ func (f *flow) down(l *linkState, b []byte, now time.Time) {
 		case media.Record:
 			f.record(l, e.Body, now)
 		}
+	}
+	if len(l.waiting) > 0 {
+		f.send(l, nil, nil, now)
 	}
 }
 
@@ -428,6 +428,9 @@ func (f *flow) frame(l *linkState, e *media.Entry, late time.Duration, now time.
 	}
 	r.report.Opened++
 	lost := r.follow(e, l, now)
+	if lost > 0 {
+		f.askFrames(l, e, lost)
+	}
 	if !f.audible(r, e, l, now) {
 		return
 	}

@@ -14,14 +14,16 @@ import (
 )
 
 const (
-	heartbeatIn = 200 * time.Millisecond
-	pingIn      = time.Second
-	lossWindow  = 2 * time.Second
-	askIn       = 3 * media.Tick // between two requests for a block
-	maxAnswers  = 20             // pongs and blocks sent to one peer in a second on request
-	keptOwn     = 8              // own blocks kept for those who ask
-	transitSpan = 10 * time.Second
-	risingBy    = 50 * time.Millisecond // a round trip this far over the best one: the delay is rising
+	heartbeatIn  = 200 * time.Millisecond
+	pingIn       = time.Second
+	lossWindow   = 2 * time.Second
+	askIn        = 3 * media.Tick // between two requests for a block
+	maxAnswers   = 25             // pongs, blocks and frames sent to one peer in a second on request
+	maxAskRTT    = 200 * time.Millisecond
+	maxAskFrames = 5
+	keptOwn      = 8 // own blocks kept for those who ask
+	transitSpan  = 10 * time.Second
+	risingBy     = 50 * time.Millisecond // a round trip this far over the best one: the delay is rising
 
 	// Loss in 1/1000 from which one, two, three earlier frames travel with each frame.
 	lossForOne, lossForTwo, lossForThree = 1, 20, 80
@@ -34,6 +36,7 @@ type linkState struct {
 	via  uint32
 	mesh bool // the plan names the peer
 
+	waiting          [][]byte // entries for the next bundle
 	in, out, refused uint64
 
 	began   bool
@@ -136,26 +139,23 @@ func (l *linkState) report() session.LinkReport {
 	return r
 }
 
-// tick does what is due: heartbeats, pings, blocks, requests, the report. It returns when to look again.
+// tick does what is due: blocks, heartbeats, pings, requests, the report. It returns when to look again.
 func (f *flow) tick(now time.Time) time.Duration {
-	if f.signer != nil {
-		if due, ok := f.signer.Due(); ok && !due.After(now) {
-			f.emit(nil, f.sign(now), 0, now)
-		}
-	}
+	f.signDue(now)
 	if f.repeat != nil && !now.Before(f.again) {
-		f.emit(nil, f.repeat, 0, now)
+		f.enqueue(f.repeat)
 		f.repeat = nil
 	}
 	for _, l := range f.out {
 		l.measure(now)
-		f.keepalive(l, now)
+		l.keepalive(now)
 	}
 	busy := f.repeat != nil || f.signer != nil && f.signer.Pending() > 0
 	for _, r := range f.remotes {
-		f.ask(r, now)
+		f.askBlock(r, now)
 		busy = busy || now.Sub(r.report.LastHeard) < time.Second
 	}
+	f.sendWaiting(now)
 	f.tell(now)
 	if busy {
 		return flowBusy
@@ -163,35 +163,46 @@ func (f *flow) tick(now time.Time) time.Duration {
 	return flowIdle
 }
 
-// keepalive sends the heartbeat and, each second, a ping.
-func (f *flow) keepalive(l *linkState, now time.Time) {
+// enqueue puts an entry into the next bundle of every link of the mesh.
+func (f *flow) enqueue(entry []byte) {
+	for _, l := range f.out {
+		l.waiting = append(l.waiting, entry)
+	}
+}
+
+// sendWaiting sends what waits: one bundle for each link that has something.
+func (f *flow) sendWaiting(now time.Time) {
+	for _, l := range f.out {
+		if len(l.waiting) > 0 {
+			f.send(l, nil, nil, now)
+		}
+	}
+}
+
+// keepalive queues the heartbeat and, each second, a ping.
+func (l *linkState) keepalive(now time.Time) {
 	if now.Sub(l.beat) < heartbeatIn {
 		return
 	}
 	l.beat = now
-	records := []*wire.LinkRecord{{Record: &wire.LinkRecord_Heartbeat{Heartbeat: &wire.LinkHeartbeat{
-		Tick: uint64(now.UnixMilli() / media.Tick.Milliseconds()), Loss: l.loss,
-	}}}}
+	tick := uint64(now.UnixMilli() / media.Tick.Milliseconds())
+	l.tell(&wire.LinkRecord{Record: &wire.LinkRecord_Heartbeat{Heartbeat: &wire.LinkHeartbeat{Tick: tick, Loss: l.loss}}})
 	if now.Sub(l.pinged) >= pingIn {
 		l.pinged = now
 		l.pingID++
-		records = append(records, &wire.LinkRecord{Record: &wire.LinkRecord_Ping{Ping: &wire.LinkPing{Id: l.pingID, TimeMs: now.UnixMilli()}}})
+		l.tell(&wire.LinkRecord{Record: &wire.LinkRecord_Ping{Ping: &wire.LinkPing{Id: l.pingID, TimeMs: now.UnixMilli()}}})
 	}
-	f.sendRecords(l, now, records...)
 }
 
-func (f *flow) sendRecords(l *linkState, now time.Time, records ...*wire.LinkRecord) {
-	var entries [][]byte
-	for _, r := range records {
-		b, err := proto.Marshal(r)
-		if err != nil {
-			panic("impossible: " + err.Error())
-		}
-		var h [media.HeaderLen]byte
-		(&media.Header{Kind: media.Record}).Put(&h)
-		entries = append(entries, media.AppendEntry(nil, &h, b))
+// tell queues a record.
+func (l *linkState) tell(r *wire.LinkRecord) {
+	b, err := proto.Marshal(r)
+	if err != nil {
+		panic("impossible: " + err.Error())
 	}
-	f.send(l, nil, entries, nil, now)
+	var h [media.HeaderLen]byte
+	(&media.Header{Kind: media.Record}).Put(&h)
+	l.waiting = append(l.waiting, media.AppendEntry(nil, &h, b))
 }
 
 // record takes a link record. What it does not know, it ignores.
@@ -206,7 +217,7 @@ func (f *flow) record(l *linkState, body []byte, now time.Time) {
 		l.theirLoss = min(r.Heartbeat.GetLoss(), 1000)
 	case *wire.LinkRecord_Ping:
 		if l.mayAnswer(now) {
-			f.sendRecords(l, now, &wire.LinkRecord{Record: &wire.LinkRecord_Pong{Pong: r.Ping}})
+			l.tell(&wire.LinkRecord{Record: &wire.LinkRecord_Pong{Pong: &wire.LinkPing{Id: r.Ping.GetId(), TimeMs: r.Ping.GetTimeMs()}}})
 		}
 	case *wire.LinkRecord_Pong:
 		if r.Pong.GetId() == l.pingID && l.pingID > 0 {
@@ -231,11 +242,22 @@ type sentBlock struct {
 	entry       []byte
 }
 
-// sign makes the block over the pending frames, keeps it for those who ask and plans its repetition.
-func (f *flow) sign(now time.Time) []byte {
+// signDue signs when it is time.
+func (f *flow) signDue(now time.Time) {
+	if f.signer == nil {
+		return
+	}
+	if due, ok := f.signer.Due(); ok && !due.After(now) {
+		f.sign(now)
+	}
+}
+
+// sign makes the block over the pending frames, puts it into the next bundles, keeps it for those who ask and plans
+// its repetition.
+func (f *flow) sign(now time.Time) {
 	h, body, err := f.signer.Block(nil, now)
 	if err != nil {
-		return nil
+		return
 	}
 	e := media.AppendEntry(nil, &h, body)
 	first, last, err := sframe.BlockSpan(h[:], body)
@@ -246,12 +268,15 @@ func (f *flow) sign(now time.Time) []byte {
 		f.blocks = append(f.blocks[:0], f.blocks[1:]...)
 	}
 	f.blocks = append(f.blocks, sentBlock{first, last, e})
+	if f.repeat != nil { // the one before has not had its second time
+		f.enqueue(f.repeat)
+	}
+	f.enqueue(e)
 	f.repeat, f.again = e, now.Add(repeatIn)
-	return e
 }
 
-// ask asks the source of frames that were played unsigned for their block.
-func (f *flow) ask(r *remote, now time.Time) {
+// askBlock asks the source of frames that were played unsigned for their block.
+func (f *flow) askBlock(r *remote, now time.Time) {
 	ctr, ok := r.verify.Wanted(now)
 	if !ok || now.Sub(r.asked) < askIn {
 		return
@@ -259,25 +284,49 @@ func (f *flow) ask(r *remote, now time.Time) {
 	for _, l := range f.out {
 		if l.peer == r.src.Peer {
 			r.asked = now
-			f.sendRecords(l, now, &wire.LinkRecord{Record: &wire.LinkRecord_Nack{Nack: &wire.Nack{Source: r.src.ID, Unsigned: []uint32{ctr}}}})
+			l.tell(&wire.LinkRecord{Record: &wire.LinkRecord_Nack{Nack: &wire.Nack{Source: r.src.ID, Unsigned: []uint32{ctr}}}})
 		}
 	}
 }
 
-// answer sends the own blocks over the counters that a peer asks for.
+// askFrames asks for the frames lost just before e, where an answer can come in time.
+func (f *flow) askFrames(l *linkState, e *media.Entry, lost uint16) {
+	if l.rtt == 0 || l.rtt > maxAskRTT || lost > maxAskFrames {
+		return
+	}
+	n := &wire.Nack{Source: e.Source}
+	for i := range uint32(lost) {
+		if back := (i + 1) * uint32(e.Ticks); back <= e.Ctr {
+			n.Ctrs = append(n.Ctrs, e.Ctr-back)
+		}
+	}
+	l.tell(&wire.LinkRecord{Record: &wire.LinkRecord_Nack{Nack: n}})
+}
+
+// answer sends own frames and blocks again that a peer asks for; frames only while the microphone is on.
 func (f *flow) answer(l *linkState, n *wire.Nack, now time.Time) {
-	if n.GetSource() != f.plan.Me.ID || !l.mesh {
+	if n.GetSource() != f.plan.Me.ID || !l.mesh || f.own == nil {
 		return
 	}
 	for _, ctr := range n.GetUnsigned() {
 		for i := range f.blocks {
 			if b := &f.blocks[i]; b.first <= ctr && ctr <= b.last && l.mayAnswer(now) {
-				f.send(l, nil, [][]byte{b.entry}, nil, now)
+				l.waiting = append(l.waiting, b.entry)
 				break
 			}
 		}
 		if l.answers > maxAnswers {
 			return
+		}
+	}
+	f.gate.Lock()
+	defer f.gate.Unlock()
+	for _, ctr := range n.GetCtrs() {
+		if !f.open || l.answers > maxAnswers {
+			return
+		}
+		if e, ok := f.own.Get(media.Frame, n.GetSource(), ctr, now); ok && l.mayAnswer(now) {
+			f.send(l, e, nil, now)
 		}
 	}
 }

@@ -74,7 +74,8 @@ func (f *flow) applyOwn(was *session.Media, now time.Time) {
 		f.owner = sframe.Owner{Room: m.Room, Peer: string(m.Me.Peer), Salt: m.Me.Salt}
 		f.sealer = sframe.NewSealer(f.owner, m.Me.Ctr)
 		f.signer = sframe.NewBlockSigner(f.owner, f.cfg.Sign)
-		f.own, f.repeat, f.blocks, f.start = media.NewRing(ringSize), nil, nil, now
+		f.own, f.repeat, f.blocks = media.NewRing(ringSize), nil, nil
+		f.start, f.base = now, m.Me.Ctr
 		was = &session.Media{Seal: -1}
 	}
 	if !m.Send {
@@ -98,9 +99,8 @@ func (f *flow) flush(now time.Time) {
 	if f.signer == nil || f.signer.Pending() == 0 {
 		return
 	}
-	if b := f.sign(now); b != nil {
-		f.emit(nil, b, 0, now)
-	}
+	f.sign(now)
+	f.sendWaiting(now)
 }
 
 // applyRemotes makes, updates and forgets the sources of the others.

@@ -182,6 +182,22 @@ func (w *world) close() {
 	time.Sleep(time.Second) // what is still on its way arrives at closed flows
 }
 
+// onWire lets tap see, change or drop what passes.
+func (w *world) onWire(tap func(from, to *person, bundle []byte) [][]byte) {
+	w.set(func() { w.tap = tap })
+}
+
+// set changes the links while they are in use.
+func (w *world) set(do func()) { w.mu.Lock(); do(); w.mu.Unlock() }
+
+func (e *ear) forget() { e.mu.Lock(); e.heard = map[uint32][]string{}; e.mu.Unlock() }
+
+func (e *ear) played() []rtc.PlayFrame {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return append([]rtc.PlayFrame(nil), e.frames...)
+}
+
 // say lets a microphone send one frame of 20 ms.
 func (p *person) say() {
 	text := fmt.Sprintf("%s %d", p.name, len(p.said))
@@ -269,10 +285,10 @@ func TestFlowReportsWhoSpeaks(t *testing.T) {
 
 func TestFlowReorderedAndDoubledBundles(t *testing.T) {
 	bubble(t, three[:2], func(w *world, p []*person) {
-		w.mu.Lock()
-		w.delay = func() time.Duration { return time.Duration(20+w.rand.IntN(80)) * time.Millisecond }
-		w.tap = func(_, _ *person, b []byte) [][]byte { return [][]byte{b, bytes.Clone(b)} }
-		w.mu.Unlock()
+		w.set(func() {
+			w.delay = func() time.Duration { return time.Duration(20+w.rand.IntN(80)) * time.Millisecond }
+			w.tap = func(_, _ *person, b []byte) [][]byte { return [][]byte{b, bytes.Clone(b)} }
+		})
 		w.talk(4*time.Second, p[0])
 		w.settle()
 		seen := map[string]int{}
@@ -291,9 +307,7 @@ func TestFlowLoss(t *testing.T) {
 	for _, c := range []struct{ loss, least float64 }{{0.05, 0.99}, {0.2, 0.97}} {
 		t.Run(fmt.Sprint(c.loss), func(t *testing.T) {
 			bubble(t, three[:2], func(w *world, p []*person) {
-				w.mu.Lock()
-				w.loss, w.delay = c.loss, func() time.Duration { return 40 * time.Millisecond }
-				w.mu.Unlock()
+				w.set(func() { w.loss, w.delay = c.loss, func() time.Duration { return 40 * time.Millisecond } })
 				for range 60 {
 					w.talk(time.Second, p[0])
 					for _, s := range p[1].report().Sources {
@@ -320,17 +334,17 @@ func TestFlowTellsLossFromSilence(t *testing.T) {
 		p[0].clock += 20
 		time.Sleep(400 * time.Millisecond)
 		w.talk(200*time.Millisecond, p[0])
-		w.mu.Lock()
-		w.loss = 1
-		w.mu.Unlock()
+		w.set(func() {
+			w.loss = 1
+		})
 		w.talk(60*time.Millisecond, p[0])
-		w.mu.Lock()
-		w.loss = 0
-		w.mu.Unlock()
+		w.set(func() {
+			w.loss = 0
+		})
 		w.talk(40*time.Millisecond, p[0])
 		w.settle()
 		var lost []uint16
-		for _, f := range p[1].ear.frames {
+		for _, f := range p[1].ear.played() {
 			if f.Lost > 0 {
 				lost = append(lost, f.Lost)
 			}
@@ -355,7 +369,7 @@ func TestFlowSpeechAfterLongSilence(t *testing.T) {
 		w.talk(time.Second, p[0])
 		w.settle()
 		w.hears(p[1], p[0])
-		for _, f := range p[1].ear.frames {
+		for _, f := range p[1].ear.played() {
 			if f.Lost != 0 {
 				t.Errorf("a hole of %d at %d", f.Lost, f.Ctr)
 			}
@@ -365,7 +379,7 @@ func TestFlowSpeechAfterLongSilence(t *testing.T) {
 
 func TestFlowEpochAndStepChangeLoseNothing(t *testing.T) {
 	bubble(t, three[:2], func(w *world, p []*person) {
-		w.delay = func() time.Duration { return 60 * time.Millisecond }
+		w.set(func() { w.delay = func() time.Duration { return 60 * time.Millisecond } })
 		for step := uint32(1); step < 20; step++ {
 			e, err := w.epochs[w.seal].Advance(step)
 			if err != nil {
@@ -420,7 +434,7 @@ func (w *world) count(from *person, kind media.Kind) *int {
 // While muted not one frame of the microphone leaves, after a new leg and a new link too (trust test 39).
 func TestFlowMuted(t *testing.T) {
 	bubble(t, three[:2], func(w *world, p []*person) {
-		w.loss = 0.05 // so that there is redundancy which must not leave either
+		w.set(func() { w.loss = 0.05 }) // so that there is redundancy, which must not leave either
 		w.talk(5*time.Second, p[0])
 		p[0].send = false
 		w.tell(p[0]) // from its return on
@@ -435,14 +449,15 @@ func TestFlowMuted(t *testing.T) {
 		w.talk(2*time.Second, p[0])
 		w.plan()
 		w.talk(time.Second, p[0])
+		synctest.Wait()
 		if *n != 0 {
 			t.Fatalf("%d frames left while muted", *n)
 		}
-		w.loss = 0
+		w.set(func() { w.loss = 0 })
 		p[0].send = true
 		w.plan()
 		p[0].said = nil
-		p[1].ear.heard = map[uint32][]string{}
+		p[1].ear.forget()
 		w.talk(time.Second, p[0])
 		w.settle()
 		w.hears(p[1], p[0])
@@ -453,7 +468,7 @@ func TestFlowMuted(t *testing.T) {
 func TestFlowCounterOnlyGrowsOverLegs(t *testing.T) {
 	bubble(t, three[:2], func(w *world, p []*person) {
 		next, bad := uint32(0), 0
-		w.tap = func(from, _ *person, b []byte) [][]byte {
+		w.onWire(func(from, _ *person, b []byte) [][]byte {
 			u, _ := media.Parse(b)
 			for e := (media.Entry{}); from == p[0] && u.Next(&e); {
 				if e.Kind == media.Frame {
@@ -464,7 +479,7 @@ func TestFlowCounterOnlyGrowsOverLegs(t *testing.T) {
 				}
 			}
 			return [][]byte{b}
-		}
+		})
 		for i := range 10 {
 			w.talk(400*time.Millisecond, p[0])
 			old := p[0].leg
@@ -480,6 +495,7 @@ func TestFlowCounterOnlyGrowsOverLegs(t *testing.T) {
 			}
 			time.Sleep(time.Duration(i) * 300 * time.Millisecond)
 		}
+		synctest.Wait()
 		if bad != 0 {
 			t.Errorf("%d counters were used again", bad)
 		}
@@ -513,11 +529,11 @@ func rebuild(b []byte, keep func(e *media.Entry) bool) []byte {
 func TestFlowMissingBlocks(t *testing.T) {
 	bubble(t, three, func(w *world, p []*person) {
 		w.talk(time.Second, p[0], p[2])
-		w.mu.Lock()
-		w.tap = func(from, _ *person, b []byte) [][]byte {
-			return [][]byte{rebuild(b, func(e *media.Entry) bool { return from != p[0] || e.Kind != media.Block })}
-		}
-		w.mu.Unlock()
+		w.set(func() {
+			w.tap = func(from, _ *person, b []byte) [][]byte {
+				return [][]byte{rebuild(b, func(e *media.Entry) bool { return from != p[0] || e.Kind != media.Block })}
+			}
+		})
 		before := len(p[1].ear.of(p[0].id()))
 		w.talk(3*time.Second, p[0], p[2])
 		got := time.Duration(len(p[1].ear.of(p[0].id()))-before) * media.Tick
@@ -533,11 +549,12 @@ func TestFlowMissingBlocks(t *testing.T) {
 		if !silenced[p[0].key.ID()] || silenced[p[2].key.ID()] {
 			t.Errorf("silenced: %v", silenced)
 		}
-		w.mu.Lock()
-		w.tap = nil
-		w.mu.Unlock()
+		w.set(func() {
+			w.tap = nil
+		})
 		w.talk(time.Second, p[0], p[2])
-		p[0].said, p[1].ear.heard = nil, map[uint32][]string{}
+		p[0].said = nil
+		p[1].ear.forget()
 		w.talk(time.Second, p[0], p[2])
 		w.settle()
 		w.hears(p[1], p[0])
@@ -550,7 +567,7 @@ func TestFlowChangedOnTheWay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, three, func(w *world, p []*person) {
 				n := 0
-				w.tap = func(from, to *person, b []byte) [][]byte {
+				w.onWire(func(from, to *person, b []byte) [][]byte {
 					if n++; from != p[0] || to != p[1] || n%3 != 0 {
 						return [][]byte{b}
 					}
@@ -560,7 +577,7 @@ func TestFlowChangedOnTheWay(t *testing.T) {
 						}
 						return true
 					})}
-				}
+				})
 				w.talk(2*time.Second, p[0], p[2])
 				w.settle()
 				said := map[string]bool{}
@@ -621,19 +638,19 @@ func TestFlowForgedByAnotherMember(t *testing.T) {
 func TestFlowForgedOnTheWay(t *testing.T) {
 	bubble(t, three, func(w *world, p []*person) {
 		w.talk(time.Second, p[0], p[2])
-		w.mu.Lock()
-		w.tap = func(from, to *person, b []byte) [][]byte {
-			if from != p[0] || to != p[1] {
-				return [][]byte{b}
-			}
-			return [][]byte{rebuild(b, func(e *media.Entry) bool {
-				if e.Kind == media.Frame {
-					e.Raw = w.forge(p[0], e.Ctr, "forged")
+		w.set(func() {
+			w.tap = func(from, to *person, b []byte) [][]byte {
+				if from != p[0] || to != p[1] {
+					return [][]byte{b}
 				}
-				return true
-			})}
-		}
-		w.mu.Unlock()
+				return [][]byte{rebuild(b, func(e *media.Entry) bool {
+					if e.Kind == media.Frame {
+						e.Raw = w.forge(p[0], e.Ctr, "forged")
+					}
+					return true
+				})}
+			}
+		})
 		w.talk(5*time.Second, p[0], p[2])
 		w.settle()
 		forged := time.Duration(0)
@@ -667,7 +684,7 @@ func TestFlowListenerAndStranger(t *testing.T) {
 			time.Sleep(media.Tick)
 		}
 		w.settle()
-		if n := len(p[1].ear.frames); n != 0 {
+		if n := len(p[1].ear.played()); n != 0 {
 			t.Errorf("%d frames played", n)
 		}
 	})
@@ -677,27 +694,27 @@ func TestFlowListenerAndStranger(t *testing.T) {
 func TestFlowReplayAndLate(t *testing.T) {
 	bubble(t, three[:2], func(w *world, p []*person) {
 		var taped [][]byte
-		w.tap = func(from, _ *person, b []byte) [][]byte {
+		w.onWire(func(from, _ *person, b []byte) [][]byte {
 			if from == p[0] {
 				taped = append(taped, bytes.Clone(b))
 			}
 			return [][]byte{b}
-		}
+		})
 		w.talk(2*time.Second, p[0])
 		w.settle()
 		w.hears(p[1], p[0])
 		time.Sleep(10 * time.Second)
-		w.tap = nil
+		w.set(func() { w.tap = nil })
 		for _, b := range taped {
 			p[1].flow.Receive(p[1].links[p[0].key.ID()], b)
 		}
 		synctest.Wait()
 		w.hears(p[1], p[0])
-		n := len(p[1].ear.frames)
-		w.delay = func() time.Duration { return 500 * time.Millisecond } // a path that stalls
+		n := len(p[1].ear.played())
+		w.set(func() { w.delay = func() time.Duration { return 500 * time.Millisecond } }) // a path that stalls
 		w.talk(100*time.Millisecond, p[0])
 		time.Sleep(time.Second)
-		if len(p[1].ear.frames) != n {
+		if len(p[1].ear.played()) != n {
 			t.Error("frames 500 ms late were played")
 		}
 	})
@@ -782,7 +799,7 @@ func TestFlowJunk(t *testing.T) {
 
 func TestFlowMeasuresRoundTrip(t *testing.T) {
 	bubble(t, three[:2], func(w *world, p []*person) {
-		w.delay = func() time.Duration { return 35 * time.Millisecond }
+		w.set(func() { w.delay = func() time.Duration { return 35 * time.Millisecond } })
 		time.Sleep(5 * time.Second)
 		for _, l := range p[0].report().Links {
 			if l.RTT != 70*time.Millisecond || l.Lost != 0 || l.In == 0 || l.Out == 0 {
