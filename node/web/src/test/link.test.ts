@@ -1,0 +1,35 @@
+import { expect, test } from 'vitest'
+import { findLink, handed } from '../lib/link'
+import { pieces } from '../lib/text'
+
+const T = 'AQ'.repeat(60)
+
+test.each([
+  [`balai:join#${T}`, `balai:join#${T}`],
+  [`  come: balai:join#${T} now `, `balai:join#${T}`],
+  [`balai://join#${T}`, `balai:join#${T}`],
+  [`https://node.example/j#${T}`, `https://node.example/j#${T}`],
+  [T, `balai:join#${T}`],
+  ['hello', null], ['balai:join#', null], [`https://node.example/x#${T}`, null], [`${T} ${T}`, null],
+])('%s', (text, want) => {
+  expect(findLink(text)).toBe(want)
+})
+
+test('what the address hands over', () => {
+  expect(handed('#code=abc')).toEqual({ code: 'abc' })
+  expect(handed(`#join=${T}`)).toEqual({ link: `balai:join#${T}` })
+  expect(handed(`#code=abc&join=${encodeURIComponent(`balai:join#${T}`)}`)).toEqual({ code: 'abc', link: `balai:join#${T}` })
+  expect(handed(`#balai:join#${T}`)).toEqual({ link: `balai:join#${T}` })
+  expect(handed(`#${encodeURIComponent(`balai:join#${T}`)}`)).toEqual({})
+  expect(handed('#/room/abc')).toEqual({})
+  expect(handed('#join=%E0%A4%A')).toEqual({})
+})
+
+test('links in a chat line', () => {
+  expect(pieces('see https://a.example/x. (or http://b.example)')).toEqual([
+    { text: 'see ' }, { text: 'https://a.example/x', href: 'https://a.example/x' }, { text: '. (or ' },
+    { text: 'http://b.example', href: 'http://b.example' }, { text: ')' },
+  ])
+  expect(pieces('javascript:alert(1)')).toEqual([{ text: 'javascript:alert(1)' }])
+  expect(pieces('https://')).toEqual([{ text: 'https://' }])
+})
