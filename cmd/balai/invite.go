@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"balai/node/api"
+	"balai/room/invite"
+)
+
+type inviteCmd struct {
+	Create  inviteCreateCmd  `cmd:"" help:"Make an invite link for a room."`
+	Inspect inviteInspectCmd `cmd:"" help:"Read a link without joining; touches no network."`
+	List    inviteListCmd    `cmd:"" help:"The invites that you made for a room."`
+	Revoke  inviteRevokeCmd  `cmd:"" help:"Close an invite, with --branch for all who came by it."`
+}
+
+func (inviteCmd) Help() string {
+	return `Examples:
+  balai invite create "Evening tea"
+  balai invite create Planning --role speaker --uses 1 --expires 2h
+  balai invite inspect 'balai:join#…'
+  balai invite revoke Planning b4k7… --branch`
+}
+
+type inviteCreateCmd struct {
+	inRoom
+	Role    string        `enum:"listener,speaker" default:"listener" help:"What it makes people: ${enum}."`
+	Uses    int           `default:"0" help:"How many may use it; 0 is any number."`
+	Expires time.Duration `default:"24h" help:"How long it is good, such as 90m or 24h."`
+	For     string        `placeholder:"PEER-ID" help:"Only the person with this key may use it."`
+	Depth   int           `default:"0" help:"How many times it may be passed on as an invite of its own."`
+	Knock   bool          `help:"Somebody in the room must say yes to each."`
+	Strict  bool          `help:"Only you let people in by it, so its uses are exact; nobody gets in while you are away."`
+}
+
+func (inviteCreateCmd) Help() string {
+	return `The link is a key: whoever has it can use it. Send it over a channel you trust.
+
+Examples:
+  balai invite create "Evening tea"
+  balai invite create "Evening tea" --role speaker --uses 1 --expires 2h
+  balai invite create Planning --for 12D3KooW…`
+}
+
+// Run issues an invite.
+func (i *inviteCreateCmd) Run(ctx context.Context, a *app) error {
+	if i.Uses < 0 || i.Depth < 0 || i.Expires < time.Second {
+		return usage("--uses and --depth are 0 or more, --expires is a second or more")
+	}
+	return i.with(ctx, a, func(c *api.Client, id string) error {
+		return call(ctx, a, c, http.MethodPost, roomPath(id, "invites"), api.InviteRequest{
+			Role: i.Role, Uses: i.Uses, ExpiresIn: int64(i.Expires / time.Second), Audience: i.For, Depth: i.Depth, Knock: i.Knock, Strict: i.Strict,
+		}, func(w io.Writer, made api.Invite) { fmt.Fprintln(w, made.Link) })
+	})
+}
+
+type inviteInspectCmd struct {
+	Link string `arg:"" help:"balai:join#…, https://…/j#… or the bare token."`
+}
+
+func (inviteInspectCmd) Help() string {
+	return `Needs no daemon and no network, so it cannot know the room's name or how often the invite was used.
+Compare the host's words with the host. Exits 1 if the link would be refused now.
+
+Examples:
+  balai invite inspect 'balai:join#…'
+  balai invite inspect 'balai:join#…' --json`
+}
+
+// Run reads a link.
+func (i *inviteInspectCmd) Run(a *app) error {
+	inv, err := invite.ParseLink(i.Link)
+	if err != nil {
+		return fmt.Errorf("this is not an invite link that Balai reads: %w", err)
+	}
+	s, err := inv.Inspect(time.Now())
+	if err != nil {
+		return fmt.Errorf("do not trust this link: %w", err)
+	}
+	err = a.show(s, func(w io.Writer) { printInspection(w, s) })
+	if err == nil && s.Refusal != 0 {
+		err = fmt.Errorf("it would be refused now: %w", s.Refusal)
+	}
+	return err
+}
+
+func printInspection(w io.Writer, s invite.Inspection) {
+	uses := "any number"
+	if s.Uses > 0 {
+		uses = fmt.Sprint(s.Uses)
+	}
+	fmt.Fprintf(w, "room\t%s\nhost\t%s\nhost's words\t%s\n", s.Room, s.Host, s.HostWords)
+	fmt.Fprintf(w, "issued by\t%s\nmakes you\t%s\nuses\t%s\n", s.Issuer, s.Role, uses)
+	fmt.Fprintf(w, "good from\t%s\ngood until\t%s\n", s.NotBefore.Local().Format(time.DateTime), s.Expiry.Local().Format(time.DateTime))
+	var notes []string
+	for note, on := range map[string]bool{
+		"you knock, somebody lets you in": s.Knock, "only its issuer lets people in": s.Strict, "for one person: " + s.Audience: s.Audience != "",
+	} {
+		if on {
+			notes = append(notes, note)
+		}
+	}
+	if len(notes) > 0 {
+		fmt.Fprintf(w, "note\t%s\n", strings.Join(notes, "; "))
+	}
+}
+
+type inviteListCmd struct{ inRoom }
+
+func (inviteListCmd) Help() string { return "Examples:\n  balai invite list \"Evening tea\"" }
+
+// Run lists invites.
+func (i inviteListCmd) Run(ctx context.Context, a *app) error {
+	return i.with(ctx, a, func(c *api.Client, id string) error {
+		return call(ctx, a, c, http.MethodGet, roomPath(id, "invites"), nil, func(w io.Writer, list []api.Invite) {
+			fmt.Fprintln(w, "ID\tROLE\tUSED\tUNTIL\tSTATE")
+			for _, v := range list {
+				state := "good"
+				if v.Revoked {
+					state = "revoked"
+				} else if time.Now().After(v.ExpiresAt) {
+					state = "expired"
+				}
+				used := fmt.Sprint(v.Used)
+				if v.Uses > 0 {
+					used += fmt.Sprintf(" of %d", v.Uses)
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", v.ID, clean(v.Role), used, v.ExpiresAt.Local().Format(time.DateTime), state)
+			}
+		})
+	})
+}
+
+type inviteRevokeCmd struct {
+	inRoom
+	Invite string `arg:"" help:"Id of the invite, as list shows it."`
+	Branch bool   `help:"Also remove everybody who came by it."`
+}
+
+func (inviteRevokeCmd) Help() string {
+	return "Examples:\n  balai invite revoke \"Evening tea\" b4k7…\n  balai invite revoke \"Evening tea\" b4k7… --branch"
+}
+
+// Run revokes an invite.
+func (i inviteRevokeCmd) Run(ctx context.Context, a *app) error {
+	return i.with(ctx, a, func(c *api.Client, id string) error {
+		if err := c.Revoke(ctx, id, i.Invite, i.Branch); err != nil {
+			return err
+		}
+		return a.done("revoked")
+	})
+}
