@@ -47,7 +47,6 @@ type linkState struct {
 	windowIn, windowNo uint64
 	loss               uint32 // of what comes in, 1/1000
 	theirLoss          uint32 // of what the peer gets from me, as it says
-	lossAt             time.Time
 
 	transit  [2]uint16 // the least of (my clock - send ms), this span and the one before
 	spanAt   time.Time

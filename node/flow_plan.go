@@ -116,7 +116,7 @@ func (f *flow) applyRemotes(now time.Time) {
 				continue
 			}
 			f.loudest.Remove(s.ID)
-			f.remotes[s.ID] = r
+			f.remotes[s.ID], f.changed = r, true
 		}
 		delete(gone, s.ID)
 		if r.src.Allowed && !s.Allowed {
@@ -132,8 +132,8 @@ func (f *flow) applyRemotes(now time.Time) {
 	for id := range gone {
 		f.loudest.Remove(id)
 		delete(f.remotes, id)
+		f.changed = true
 	}
-	f.changed = true
 }
 
 // newRemote is nil if the source does not belong to its peer: nobody can claim another's, nor mine.
@@ -211,11 +211,14 @@ func (f *flow) detach(m *flowLeg) {
 	}
 }
 
-// tell reports to the session each second, and when somebody starts or stops to speak.
+// tell reports to the session each second, and when somebody starts or stops to speak, to have a slot, to be silenced.
 func (f *flow) tell(now time.Time) {
 	f.changed = f.me.now(now) || f.changed
 	for _, r := range f.remotes {
 		f.changed = r.voice.now(now) || f.changed
+		if silenced := r.verify.Muted(now); silenced != r.report.Silenced {
+			r.report.Silenced, f.changed = silenced, true
+		}
 	}
 	if !f.changed && now.Sub(f.told) < reportIn {
 		return
@@ -228,7 +231,7 @@ func (f *flow) tell(now time.Time) {
 	}
 	for _, r := range f.remotes {
 		s := r.report
-		s.Slot, s.Silenced = f.loudest.Slot(s.ID), r.verify.Muted(now)
+		s.Slot = f.loudest.Slot(s.ID)
 		s.Speaking = r.voice.speaking && !s.Silenced
 		s.Level = uint8(media.Silence)
 		if now.Sub(r.voice.last) < speakHold {
