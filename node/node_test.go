@@ -21,7 +21,8 @@ const patience = 30 * time.Second
 // soul is one daemon of a test, driven as its API drives it.
 type soul struct {
 	*daemon
-	t *testing.T
+	t    *testing.T
+	gone bool
 }
 
 func testLog() *slog.Logger {
@@ -46,12 +47,16 @@ func startPerson(t *testing.T, dir, name string, bootstrap ...string) *soul {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &soul{d, t}
+	p := &soul{daemon: d, t: t}
 	t.Cleanup(p.halt)
 	return p
 }
 
 func (p *soul) halt() {
+	if p.gone {
+		return
+	}
+	p.gone = true
 	if err := p.stop(); err != nil && !errors.Is(err, context.Canceled) {
 		p.t.Errorf("%s stops: %v", p.cfg.Name, err)
 	}
@@ -140,4 +145,135 @@ func TestTwoPeopleMeet(t *testing.T) {
 		t.Fatalf("after the kick: %s %s", v.State, v.Reason)
 	}
 	until(t, host, "a new epoch", func(v session.View) bool { return v.Epoch.N == 2 && v.Members == 1 })
+}
+
+// newCommunity starts a community node and gives its addresses.
+func newCommunity(t *testing.T) []string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, ended := make(chan Ready, 1), make(chan error, 1)
+	go func() {
+		ended <- Bootstrap(ctx, BootstrapConfig{
+			Data: t.TempDir(), Listen: []string{"/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"}, Log: testLog().With("who", "community"), Ready: func(r Ready) { ready <- r },
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("community node: %v", err)
+		}
+	})
+	select {
+	case r := <-ready:
+		return r.Addrs
+	case err := <-ended:
+		ended <- nil
+		t.Fatal(err)
+	}
+	return nil
+}
+
+func TestTheHallwayListsOpenRooms(t *testing.T) {
+	at := newCommunity(t)
+	ana, budi := newPerson(t, "Ana", at...), newPerson(t, "Budi", at...)
+	host := ana.open("open")
+	closed := ana.open("unlisted").View().ID
+	id := host.View().ID
+	var heard api.Listing
+	eventually(t, "the ad", func() bool {
+		for _, l := range budi.Hallway() {
+			if l.ID == closed {
+				t.Fatal("an unlisted room is listed")
+			}
+			if l.ID == id {
+				heard = l
+			}
+		}
+		return heard.ID != "" && heard.OnStage == 1
+	})
+	if heard.Source != "lobby" || heard.Name != "Test of Ana" || heard.HostName != "Ana" || heard.Host != ana.id().String() {
+		t.Fatalf("listing: %+v", heard)
+	}
+	rid, err := room.ParseID(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	guest, err := budi.JoinRoom(t.Context(), rid, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := until(t, guest, "the room", func(v session.View) bool { return v.State == session.Live && v.Members == 2 })
+	if v.Me.Role != "listener" || v.Me.OnStage {
+		t.Fatalf("me: %+v", v.Me)
+	}
+	if err := guest.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	until(t, host, "the guest to be gone", func(v session.View) bool { return v.Members == 1 })
+}
+
+func TestAClosedRoomLetsInByName(t *testing.T) {
+	at := newCommunity(t)
+	ana, budi, citra := newPerson(t, "Ana", at...), newPerson(t, "Budi", at...), newPerson(t, "Citra", at...)
+	host := ana.open("closed")
+	link := inviteTo(t, host, session.InviteTerms{Role: room.Speaker})
+	guest := budi.enter(link)
+	until(t, guest, "the knock", func(v session.View) bool { return v.State == session.Knocking })
+	v := until(t, host, "the knock", func(v session.View) bool { return len(v.Knocks) == 1 })
+	if v.Knocks[0].PeerID != budi.id().String() || v.Knocks[0].Name != "Budi" || v.Members != 1 {
+		t.Fatalf("knocks: %+v", v.Knocks)
+	}
+	if err := host.Act(t.Context(), room.Admit, budi.id(), ""); err != nil {
+		t.Fatal(err)
+	}
+	v = until(t, guest, "the room", func(v session.View) bool { return v.State == session.Live })
+	if v.Me.Role != "speaker" || !v.Me.OnStage || !v.Me.Muted {
+		t.Fatalf("me: %+v", v.Me)
+	}
+	third := citra.enter(link)
+	until(t, host, "the second knock", func(v session.View) bool { return len(v.Knocks) == 1 })
+	if err := host.Act(t.Context(), room.Decline, citra.id(), "not today"); err != nil {
+		t.Fatal(err)
+	}
+	v = until(t, third, "the answer", func(v session.View) bool { return v.State.Over() })
+	if v.State != session.Refused || v.Reason != "declined" {
+		t.Fatalf("declined: %s %s", v.State, v.Reason)
+	}
+}
+
+// A link without any address still leads in, by the community's rendezvous point.
+func TestARestartFindsTheRoomAgain(t *testing.T) {
+	at := newCommunity(t)
+	dir := t.TempDir()
+	ana, budi := newPerson(t, "Ana", at...), startPerson(t, dir, "Budi", at...)
+	host := ana.open("unlisted")
+	guest := budi.enter(inviteTo(t, host, session.InviteTerms{Role: room.Speaker, Uses: 1}))
+	id := guest.View().ID
+	until(t, host, "the guest", func(v session.View) bool { return v.Members == 2 })
+	budi.halt()
+	until(t, host, "the guest to be gone", func(v session.View) bool { return v.Members == 1 })
+	again := startPerson(t, dir, "Budi", at...)
+	rid, _ := room.ParseID(id)
+	r, ok := again.Room(rid)
+	if !ok {
+		t.Fatal("the room is not taken up after a restart")
+	}
+	v := until(t, r, "the room", func(v session.View) bool { return v.State == session.Live && v.Members == 2 })
+	if !v.Me.OnStage || !v.Me.Muted || v.Encryption != "on" {
+		t.Fatalf("me after the restart: %+v", v.Me)
+	}
+	until(t, host, "the guest again", func(v session.View) bool { return v.Members == 2 })
+	if a, b := host.View().Epoch.Words, r.View().Epoch.Words; a != b {
+		t.Fatalf("words: %q and %q", a, b)
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if ok() {
+			return
+		}
+	}
+	t.Fatalf("waited in vain for %s", what)
 }
