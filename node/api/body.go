@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,10 +16,12 @@ import (
 )
 
 const (
-	maxBody     = 64 << 10 // bytes, JSON and SDP alike
+	maxBody     = 64 << 10  // bytes, JSON and SDP alike
+	maxUnread   = 256 << 10 // bytes of a refused body that are thrown away
 	maxNesting  = 16
 	bodyTimeout = 10 * time.Second
-	maxQuoted   = 40 // bytes of a foreign name that a problem repeats
+	unreadTime  = 500 * time.Millisecond // for maxUnread
+	maxQuoted   = 40                     // bytes of a foreign name that a problem repeats
 
 	jsonType    = "application/json"
 	sdpType     = "application/sdp"
@@ -29,33 +32,42 @@ const (
 // all needs no type.
 func readBody(w http.ResponseWriter, r *http.Request, mediaType string) ([]byte, error) {
 	if r.ContentLength > maxBody {
-		return nil, tooLarge(w)
+		return nil, tooLarge()
 	}
 	if r.ContentLength == 0 {
 		return nil, nil
 	}
 	if !isType(r.Header["Content-Type"], mediaType) {
-		w.Header().Set("Connection", "close")
 		return nil, refuse(http.StatusUnsupportedMediaType, reasonMediaType, "the body has to be %s", mediaType)
 	}
 	slow := http.NewResponseController(w)
-	_ = slow.SetReadDeadline(time.Now().Add(bodyTimeout)) // a connection has it; a recorder in a test has not
+	_ = slow.SetReadDeadline(time.Now().Add(bodyTimeout))                                        // an error: no connection but a test's recorder
+	stop := context.AfterFunc(r.Context(), func() { _ = slow.SetReadDeadline(time.Unix(1, 0)) }) // the daemon stops, or lost patience
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	_ = slow.SetReadDeadline(time.Time{})
+	if stop() {
+		_ = slow.SetReadDeadline(time.Time{})
+	}
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(err, &over):
-		return nil, tooLarge(w)
+		return nil, tooLarge()
 	case err != nil:
-		w.Header().Set("Connection", "close")
 		return nil, malformed("the body did not come whole")
 	}
 	return data, nil
 }
 
-func tooLarge(w http.ResponseWriter) *Problem {
-	w.Header().Set("Connection", "close")
+func tooLarge() *Problem {
 	return refuse(http.StatusRequestEntityTooLarge, reasonTooLarge, "a body holds at most %d bytes", maxBody)
+}
+
+// throwAway reads on for a little after the answer: who closes on bytes that were sent makes TCP take the answer back
+// (RFC 9112, section 9.6).
+func throwAway(w http.ResponseWriter, r *http.Request) {
+	slow := http.NewResponseController(w)
+	if slow.Flush() == nil && slow.SetReadDeadline(time.Now().Add(unreadTime)) == nil {
+		_, _ = io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxUnread))
+	}
 }
 
 func isType(values []string, want string) bool {

@@ -87,7 +87,7 @@ func TestEndlessBody(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	for range 8 {
+	for range 3 {
 		c, err := net.Dial("tcp", d.addr)
 		if err != nil {
 			t.Fatal(err)

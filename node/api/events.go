@@ -53,7 +53,7 @@ type stream struct {
 	w    http.ResponseWriter
 	feed *feed
 	id   uint64
-	live map[Room]func() // how to end the watch of a room; nil once the room is over
+	live map[Room]func() // how to end the watch of a room
 }
 
 // events is GET /events (HTML standard, section 9.2). It lasts until the reader goes or the server stops.
@@ -92,25 +92,18 @@ func (s *stream) watchRooms() (news []Room) {
 			news = append(news, rm)
 		}
 	}
-	for rm := range s.live {
+	for rm, cancel := range s.live {
 		if !there[rm] {
-			s.end(rm)
+			cancel()
 			delete(s.live, rm)
 		}
 	}
 	return news
 }
 
-func (s *stream) end(rm Room) {
-	if cancel := s.live[rm]; cancel != nil {
-		cancel()
-		s.live[rm] = nil
-	}
-}
-
 func (s *stream) unwatch() {
-	for rm := range s.live {
-		s.end(rm)
+	for _, cancel := range s.live {
+		cancel()
 	}
 }
 

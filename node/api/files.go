@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -67,7 +68,7 @@ func parseToken(data []byte) (string, bool) {
 		data = data[:n-1]
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(string(data))
-	return string(data), err == nil && len(b) == secret
+	return string(data), err == nil && len(b) == secret && !bytes.ContainsAny(data, "\r\n") // which the decoder skips
 }
 
 // readPrivate reads a small regular file that nobody but its owner may touch. Windows has no such mode bits; there

@@ -47,14 +47,29 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer h.recover(w, r)
 	harden(w.Header())
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTimeout + writeTimeout))
-	switch p := h.guard.check(r); {
+	p := h.guard.check(r)
+	switch {
 	case p != nil:
-		p.write(w)
 	case isAPI(r.URL.Path):
-		h.serveAPI(w, r)
+		p = h.serveAPI(w, r)
 	default:
-		h.page.ServeHTTP(w, r)
+		p = h.page.serve(w, r)
 	}
+	if p != nil {
+		turnAway(w, r, p)
+	}
+}
+
+// turnAway answers with a problem. The connection of a request with a body ends there: nobody knows how much of the
+// body was read.
+func turnAway(w http.ResponseWriter, r *http.Request, p *Problem) {
+	if r.ContentLength == 0 {
+		p.write(w)
+		return
+	}
+	w.Header().Set("Connection", "close")
+	p.write(w)
+	throwAway(w, r)
 }
 
 // recover makes a panic of ours a 500 for this request alone, and a line in the log.
@@ -67,7 +82,7 @@ func (h *handler) recover(w http.ResponseWriter, r *http.Request) {
 		panic(bug)
 	}
 	h.log.Error("api: a bug", "method", r.Method, "what", bug)
-	refuse(http.StatusInternalServerError, reasonBug, "this is a fault of the daemon; its log says more").write(w)
+	turnAway(w, r, refuse(http.StatusInternalServerError, reasonBug, "this is a fault of the daemon; its log says more"))
 }
 
 // table is every route of the API, in the order of the document.

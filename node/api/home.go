@@ -44,7 +44,7 @@ func (h *handler) homeRoutes() []route {
 		},
 		{
 			method: http.MethodGet, pattern: "/metrics", status: http.StatusOK, outType: "text/plain", serve: h.serveMetrics,
-			summary: "Prometheus metrics.",
+			summary: "Prometheus metrics.", more: []int{http.StatusNotFound},
 		},
 		{
 			method: http.MethodGet, pattern: "/openapi.json", status: http.StatusOK, outType: jsonType, summary: "This document.",

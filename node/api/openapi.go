@@ -76,6 +76,9 @@ func loosen(s *huma.Schema) {
 	if s.Type == huma.TypeObject && s.AdditionalProperties == false {
 		s.AdditionalProperties = nil
 	}
+	if values, ok := s.AdditionalProperties.(*huma.Schema); ok {
+		loosen(values)
+	}
 	for _, p := range s.Properties {
 		loosen(p)
 	}

@@ -142,12 +142,11 @@ func wrongMethod(allowed ...string) *Problem {
 }
 
 // serveAPI answers a request below /api.
-func (h *handler) serveAPI(w http.ResponseWriter, r *http.Request) {
+func (h *handler) serveAPI(w http.ResponseWriter, r *http.Request) *Problem {
 	w.Header().Set("Cache-Control", "no-store")
 	rt, vars, p := h.find(r)
 	if p != nil {
-		p.write(w)
-		return
+		return p
 	}
 	if !rt.stream {
 		ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
@@ -155,10 +154,10 @@ func (h *handler) serveAPI(w http.ResponseWriter, r *http.Request) {
 		r = r.WithContext(ctx)
 	}
 	if err := rt.serve(&call{w: w, r: r, vars: vars}); err != nil {
-		p := problemOf(err)
+		p = problemOf(err)
 		h.log.Debug("api refuses", "method", rt.method, "path", rt.pattern, "status", p.Status, "reason", p.Reason)
-		p.write(w)
 	}
+	return p
 }
 
 // answer writes what a route has to say; nothing but the status without a media type.

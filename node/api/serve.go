@@ -13,16 +13,15 @@ import (
 const (
 	headerTimeout = 5 * time.Second
 	idleTimeout   = 60 * time.Second
-	stopTimeout   = 4 * time.Second // of the 5 s in which the daemon is to be gone
+	stopTimeout   = 2 * time.Second // of the 5 s in which the daemon is to be gone
 	maxHeader     = 16 << 10        // bytes
 	maxConns      = 64
 )
 
-// Serve runs the handler on the listener until ctx ends, then stops: event streams end at once, other requests get a
-// few seconds. It returns when every connection is closed and every request is over; nil unless the listener failed.
+// Serve runs the handler on the listener until ctx ends, then stops: streams and waits end at once, answers that are
+// being written get a moment. It returns when every connection is closed and every request is over; nil unless the
+// listener failed.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
-	alive, kill := context.WithCancel(ctx)
-	defer kill()
 	d := &door{conns: map[net.Conn]*visit{}}
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -31,7 +30,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 		}),
 		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		DisableGeneralOptionsHandler: true,
-		BaseContext:                  func(net.Listener) context.Context { return alive },
+		BaseContext:                  func(net.Listener) context.Context { return ctx },
 		ConnContext:                  d.context, ConnState: d.state,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
@@ -41,13 +40,12 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 	select {
 	case err = <-failed:
 	case <-ctx.Done():
-		kill()
+		d.closeWaiting()
 		soon, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()
 		_ = srv.Shutdown(soon)
 		err = <-failed
 	}
-	kill()
 	_ = srv.Close()
 	d.open.Wait()
 	if errors.Is(err, http.ErrServerClosed) {
@@ -93,6 +91,17 @@ func (d *door) shed(fresh net.Conn) {
 	}
 	delete(d.conns, oldest)
 	_ = oldest.Close()
+}
+
+// closeWaiting closes what nothing is served on.
+func (d *door) closeWaiting() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for c, v := range d.conns {
+		if !v.waiting.IsZero() {
+			_ = c.Close()
+		}
+	}
 }
 
 func (d *door) state(c net.Conn, s http.ConnState) {

@@ -26,10 +26,9 @@ var mediaTypes = map[string]string{
 // page serves the files of the page. They hold no secret, so it asks for no token.
 type page struct{ files fs.FS }
 
-func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (p *page) serve(w http.ResponseWriter, r *http.Request) *Problem {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		wrongMethod(http.MethodGet, http.MethodHead).write(w)
-		return
+		return wrongMethod(http.MethodGet, http.MethodHead)
 	}
 	name := strings.TrimPrefix(r.URL.Path, "/")
 	if name == "" {
@@ -37,8 +36,7 @@ func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	data, ok := p.read(name)
 	if !ok {
-		notFound().write(w)
-		return
+		return notFound()
 	}
 	mediaType, ok := mediaTypes[path.Ext(name)]
 	if !ok {
@@ -47,6 +45,7 @@ func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", mediaType)
 	w.Header().Set("Cache-Control", caching(name))
 	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(data))
+	return nil
 }
 
 func (p *page) read(name string) ([]byte, bool) {
