@@ -38,5 +38,8 @@ const (
 	rememberFor    = 30 * 24 * time.Hour // a remembered peer that was not met again is forgotten
 	learnedFor     = time.Hour           // addresses from a record stay in the peerstore
 	silentAfter    = 10 * time.Second    // a member of the mesh that says nothing is greeted again
+	silentLongest  = time.Minute         // and then ever more rarely, up to this
+	deafAfter      = 3 * time.Second     // a gossip peer that is in no topic known here is greeted again
+	deafLongest    = 5 * time.Minute     // up to this
 	watchEvery     = time.Second
 )

@@ -29,24 +29,8 @@ type flow struct {
 	bytes   float64
 	penalty time.Time // trickle until then
 
-	greeted time.Time // last greeting asked for, and how often in a row
-	asked   int
-
-	in, out               string // streams at the last look
-	settledIn, settledOut string // streams that were opened together
-}
-
-// settle looks at the streams of both directions, and tells whether, since they were last in order, one
-// has been replaced and the other not: then its owner has forgotten what the other side told.
-func (f *flow) settle(in, out string) (oneSided bool) {
-	steady := in != "" && out != "" && in == f.in && out == f.out
-	f.in, f.out = in, out
-	if !steady {
-		return false
-	}
-	oneSided = f.settledIn != "" && (in == f.settledIn) != (out == f.settledOut)
-	f.settledIn, f.settledOut = in, out
-	return oneSided
+	deaf   patience // in no topic known here
+	silent patience
 }
 
 func newFlow(now time.Time) *flow {
@@ -94,7 +78,7 @@ func (g *Gossip) inspect(from peer.ID, rpc *pubsub.RPC) error {
 		f = newFlow(now)
 		g.flows[from] = f
 	}
-	f.heard, f.asked = now, 0
+	f.heard = now
 	kept := rpc.Publish[:0]
 	for _, m := range rpc.GetPublish() {
 		if f.take(len(m.GetData()), now) {

@@ -3,6 +3,7 @@ package p2p
 import (
 	"context"
 	"io"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -75,6 +76,10 @@ func (h *Host) handleGreetings() {
 		case nudge && g.leads(p):
 			g.askGreeting(p)
 		case !nudge && !g.leads(p):
+			if !g.busy(p, true) {
+				return
+			}
+			defer g.busy(p, false)
 			g.end(h.ctx, p)
 			g.hail(p)
 			_, _ = s.s.Write(kind[:]) // the leader goes on without the answer, only later
@@ -131,6 +136,14 @@ func (g *Gossip) askGreeting(p peer.ID) {
 			g.h.cfg.Log.Debug("greeting", "peer", p, "err", err)
 		}
 	})
+}
+
+// isBusy tells whether p is being started over with.
+func (g *Gossip) isBusy(p peer.ID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, busy := g.greeting[p]
+	return busy
 }
 
 // busy marks p as being greeted; false: it is already.
@@ -229,36 +242,42 @@ func (h *Host) watch() {
 	}
 }
 
-// mend opens the stream to each peer that has none, and starts over with each whose streams were replaced
-// on one side only, or that has none to this host, or, among members, that has been silent for 10 s; again
-// after 20, 40, 60 s at most. In the lobby silence is the rule.
+// mend opens the stream to each peer that has none, and starts over with each that is in no topic known
+// here for 3 s, and among members with each that has been silent for 10 s; again and again, ever later. In
+// the lobby silence is the rule.
 func (g *Gossip) mend(now time.Time) {
 	g.prune(now)
 	g.regreet()
+	subscribed, topics := g.subscribed()
 	for _, p := range g.h.host.Network().Peers() {
-		if g.gate != nil && !g.gate.has(p) || !g.h.speaks(p, g.proto) {
+		if g.gate != nil && !g.gate.has(p) || !g.h.speaks(p, g.proto) || g.isBusy(p) {
 			continue
 		}
-		in, out := g.streams(p, network.DirInbound), g.streams(p, network.DirOutbound)
-		if len(out) == 0 {
+		if len(g.streams(p, network.DirOutbound)) == 0 {
 			g.hail(p)
 		}
-		if g.broken(p, streamID(in), streamID(out), now) {
+		if topics > 0 && g.broken(p, !subscribed[p], now) {
 			g.askGreeting(p)
 		}
 	}
 }
 
-// streamID names the newest of streams, "" if there are none.
-func streamID(ss []network.Stream) string {
-	if len(ss) == 0 {
-		return ""
+// subscribed is who is known to be in any topic joined here, and how many those are.
+func (g *Gossip) subscribed() (peers map[peer.ID]bool, topics int) {
+	g.mu.Lock()
+	names := slices.Collect(maps.Keys(g.topics))
+	g.mu.Unlock()
+	peers = map[peer.ID]bool{}
+	for _, name := range names {
+		for _, p := range g.ps.ListPeers(name) {
+			peers[p] = true
+		}
 	}
-	return slices.MaxFunc(ss, func(a, b network.Stream) int { return a.Stat().Opened.Compare(b.Stat().Opened) }).ID()
+	return peers, len(names)
 }
 
 // broken tells whether it is time to start over with p, and notes it.
-func (g *Gossip) broken(p peer.ID, in, out string, now time.Time) bool {
+func (g *Gossip) broken(p peer.ID, deaf bool, now time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	f := g.flows[p]
@@ -266,28 +285,38 @@ func (g *Gossip) broken(p peer.ID, in, out string, now time.Time) bool {
 		f = newFlow(now)
 		g.flows[p] = f
 	}
-	if _, busy := g.greeting[p]; busy {
-		return false
+	if f.deaf.due(deaf, deafAfter, deafLongest, now) {
+		return true
 	}
-	oneSided := f.settle(in, out)
-	wait := min(silentAfter<<min(f.asked, 3), time.Minute)
-	switch {
-	case oneSided:
-	case in == "" && now.Sub(later(f.greeted, f.heard)) >= watchEvery<<min(f.asked, 4):
-	case g.gate != nil && now.Sub(later(f.greeted, f.heard)) >= wait:
-	default:
-		return false
-	}
-	f.greeted = now
-	f.asked++
-	return true
+	return g.gate != nil && f.silent.due(now.Sub(f.heard) >= silentAfter, 0, silentLongest, now)
 }
 
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
+// patience says when a fault that stays is to be acted on again.
+type patience struct {
+	since time.Time // first seen, or last acted on
+	acted int       // times in a row
+}
+
+// due tells whether a fault has been there for first, then for twice as long each time, at most longest.
+// A first of 0 is at once, and then silentAfter.
+func (p *patience) due(fault bool, first, longest time.Duration, now time.Time) bool {
+	if !fault {
+		*p = patience{}
+		return false
 	}
-	return b
+	if p.since.IsZero() {
+		p.since = now
+	}
+	wait := first
+	if p.acted > 0 {
+		wait = min(max(first, silentAfter)<<min(p.acted-1, 6), longest)
+	}
+	if now.Sub(p.since) < wait {
+		return false
+	}
+	p.since = now
+	p.acted++
+	return true
 }
 
 // prune forgets peers that have gone.
