@@ -121,6 +121,9 @@ func (d *law) decide(n *node) {
 
 // path is the chain of a up to its first undecided fork, whose parent is the second answer.
 func (d *law) path(a *author) (ops []*node, fork *node) {
+	if a == nil {
+		return nil, nil
+	}
 	for n := a.root; ; {
 		next := n.next
 		if len(a.forks[n]) > 0 {

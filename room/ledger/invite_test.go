@@ -1,0 +1,216 @@
+package ledger
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"balai/room"
+)
+
+var (
+	leaf = room.InviteID{1}
+	root = room.InviteID{2}
+	twig = room.InviteID{3}
+)
+
+// through admits target at name by an invite chain; uses is the limit of each block.
+func (r *rig) through(name, target string, uses uint16, chain ...room.InviteID) {
+	r.t.Helper()
+	r.issued(name, target, name, uses, chain...)
+}
+
+func (r *rig) issued(name, target, issuer string, uses uint16, chain ...room.InviteID) {
+	r.t.Helper()
+	a := room.Admission{Peer: r.peer(target), Role: room.Listener, Chain: chain, Issuer: r.peer(issuer)}
+	for range chain {
+		a.Uses = append(a.Uses, uses)
+	}
+	r.draft(name, room.Op{Kind: room.Admit, Admissions: []room.Admission{a}})
+}
+
+// Trust 17 and 18, the pure part: one use claimed on two sides lets exactly one in after the merge.
+func TestOneUseTwoSides(t *testing.T) {
+	r := newRig(t, open1, "m1", "m2")
+	r.about("host", room.Appoint, "m1")
+	r.about("host", room.Appoint, "m2")
+	r.all()
+	r.issued("m1", "ana", "host", 1, leaf)
+	r.issued("m2", "bo", "host", 1, leaf)
+	s := r.all()
+	in, out := "ana", "bo"
+	if s.Role(r.peer(in)) == room.NoRole {
+		in, out = out, in
+	}
+	if s.Role(r.peer(in)) != room.Listener || s.Role(r.peer(out)) != room.NoRole || s.Uses[leaf] != 1 {
+		t.Fatalf("uses %v, members %v", s.Uses, s.Members)
+	}
+	if _, ok := s.Removed[r.peer(out)]; !ok {
+		t.Fatal("the surplus is not told as removed")
+	}
+	r.issued("m1", in, "host", 1, leaf) // coming back is not another use
+	if s = r.all(); s.Role(r.peer(in)) != room.Listener || s.Uses[leaf] != 1 {
+		t.Fatalf("coming back: %v", s.Uses)
+	}
+}
+
+// Trust 54, the pure part: a use is charged to every block, so delegating a single-use invite admits one in all.
+func TestDelegatedUsesAreCharged(t *testing.T) {
+	r := newRig(t, open1)
+	for i := range 20 {
+		r.issued("host", fmt.Sprint("guest", i), "host", 1, root, room.InviteID{9, byte(i)})
+	}
+	if s := r.all(); len(s.Members) != 2 || s.Uses[root] != 1 {
+		t.Fatalf("%d members, uses %v", len(s.Members), s.Uses)
+	}
+}
+
+// Trust 19, the pure part: a revoked branch is out, also who came by a delegation of it, and stays out.
+func TestRevokeABranch(t *testing.T) {
+	r := newRig(t, open1, "mod", "other")
+	r.about("host", room.Appoint, "mod")
+	r.about("host", room.Appoint, "other")
+	r.all()
+	r.through("mod", "ana", 0, root)
+	r.through("mod", "bo", 0, root, leaf)
+	r.through("mod", "cy", 0, twig)
+	s := r.all()
+	if len(s.Members) != 6 {
+		t.Fatalf("%v", s.Members)
+	}
+	r.draft("other", room.Op{Kind: room.Revoke, Invite: twig, Branch: true})
+	if s = r.all(); s.Role(r.peer("cy")) == room.NoRole {
+		t.Fatal("a moderator revoked another's invite")
+	}
+	r.draft("mod", room.Op{Kind: room.Revoke, Invite: root, Branch: true})
+	s = r.all()
+	if s.Role(r.peer("ana")) != room.NoRole || s.Role(r.peer("bo")) != room.NoRole || s.Role(r.peer("cy")) != room.Listener || !s.Revoked[root] {
+		t.Fatalf("%v", s.Members)
+	}
+	r.issued("other", "bo", "mod", 0, root, leaf)
+	if s = r.all(); s.Role(r.peer("bo")) != room.NoRole {
+		t.Fatal("back by the revoked branch")
+	}
+	r.admit("host", "bo", room.Listener)
+	if s = r.all(); s.Role(r.peer("bo")) != room.Listener {
+		t.Fatal("the host cannot admit by name")
+	}
+}
+
+func TestRevokeOne(t *testing.T) {
+	r := newRig(t, open1)
+	r.through("host", "ana", 0, leaf)
+	r.draft("host", room.Op{Kind: room.Revoke, Invite: leaf})
+	r.through("host", "bo", 0, leaf)
+	s := r.all()
+	if branch, revoked := s.Revoked[leaf]; branch || !revoked || s.Role(r.peer("ana")) != room.Listener || s.Role(r.peer("bo")) != room.NoRole {
+		t.Fatalf("%+v", s)
+	}
+}
+
+// A ban closes the invite that the person came by; no other.
+func TestBanClosesTheInvite(t *testing.T) {
+	r := newRig(t, open1)
+	r.through("host", "ana", 0, root, leaf)
+	r.about("host", room.Ban, "ana")
+	s := r.all()
+	if _, closed := s.Revoked[leaf]; !closed || !s.Banned[r.peer("ana")] {
+		t.Fatalf("%+v", s)
+	}
+	if _, closed := s.Revoked[root]; closed {
+		t.Fatal("the parent block was closed too")
+	}
+	r.about("host", room.Unban, "ana")
+	if s = r.all(); len(s.Revoked) != 0 || s.Role(r.peer("ana")) != room.NoRole {
+		t.Fatalf("%+v", s)
+	}
+}
+
+// A dismissal voids the moderator's invites that nobody used before it.
+func TestDismissalVoidsInvites(t *testing.T) {
+	r := newRig(t, open1, "mod")
+	r.about("host", room.Appoint, "mod")
+	r.all()
+	r.through("mod", "ana", 0, leaf)
+	r.all()
+	r.about("host", room.Dismiss, "mod")
+	r.issued("host", "bo", "mod", 0, leaf)
+	s := r.all()
+	if s.Role(r.peer("ana")) != room.Listener || s.Role(r.peer("bo")) != room.NoRole {
+		t.Fatalf("%v", s.Members)
+	}
+}
+
+func TestTally(t *testing.T) {
+	r := newRig(t, open1, "mod")
+	r.about("host", room.Appoint, "mod")
+	r.all()
+	for _, n := range []uint64{3, 9} {
+		r.draft("host", room.Op{Kind: room.TallyUses, Invite: leaf, Count: n})
+	}
+	r.draft("mod", room.Op{Kind: room.TallyUses, Invite: leaf, Count: 5})
+	r.through("mod", "ana", 0, leaf)
+	if s := r.all(); s.Uses[leaf] != 15 {
+		t.Fatalf("uses %v", s.Uses)
+	}
+}
+
+// Trust 53, the pure part: two epochs with one number, and numbers out of turn.
+func TestEpochs(t *testing.T) {
+	r := newRig(t, open1, "m1", "m2")
+	r.about("host", room.Appoint, "m1")
+	r.about("host", room.Appoint, "m2")
+	r.all()
+	commit := func(name string, n uint64, id byte) {
+		t.Helper()
+		r.draft(name, room.Op{Kind: room.NewEpoch, Epoch: room.EpochCommit{N: n, ID: room.EpochID{id}, Cause: 2}})
+	}
+	commit("m2", 1, 1)
+	commit("m1", 1, 7)
+	if s := r.all(); s.Epoch.ID != (room.EpochID{7}) || len(s.Epochs) != 2 {
+		t.Fatalf("the lower rank does not hold: %+v", s.Epoch)
+	}
+	commit("m1", 2, 9)
+	commit("host", 2, 12)
+	commit("m2", 2, 3)
+	if s := r.all(); s.Epoch != (room.EpochCommit{N: 2, ID: room.EpochID{12}, Cause: 2}) {
+		t.Fatalf("%+v", s.Epoch)
+	}
+	commit("m2", 1<<40, 5)
+	commit("m1", 3, 4)
+	if s := r.all(); s.Epoch.N != 3 {
+		t.Fatalf("a leap: %+v", s.Epoch)
+	}
+	commit("m2", 4, 6)
+	if s := r.all(); s.Epoch.N != 4 {
+		t.Fatalf("%+v", s.Epoch)
+	}
+}
+
+func TestDecline(t *testing.T) {
+	r := newRig(t, room.Policy{Visibility: room.Closed}, "m1", "m2")
+	r.about("host", room.Appoint, "m1")
+	r.about("host", room.Appoint, "m2")
+	r.all()
+	r.about("m1", room.Decline, "ana")
+	r.admit("m2", "ana", room.Listener)
+	if s := r.all(); s.Role(r.peer("ana")) != room.NoRole || s.Declined[r.peer("ana")] == (room.OpID{}) {
+		t.Fatal("declined and admitted at once: admitted")
+	}
+	r.admit("m2", "ana", room.Listener)
+	if s := r.all(); s.Role(r.peer("ana")) != room.Listener || len(s.Declined) != 0 {
+		t.Fatal("admitted after a decline, but out")
+	}
+}
+
+// hand moves the room from a to b with b's consent.
+func (r *rig) hand(a, b string) {
+	r.t.Helper()
+	prev := r.logs[a].root().op.ID
+	if n := r.logs[a].head(r.logs[a].authors[r.peer(a)]); n != nil {
+		prev = n.op.ID
+	}
+	c := Agree(r.keys[b], room.Transfer, r.id, r.keys[a].Public(), prev)
+	r.draft(a, room.Op{Kind: room.Transfer, Targets: []peer.ID{r.peer(b)}, Consents: []room.Consent{c}})
+}
