@@ -25,6 +25,8 @@ const (
 	transitSpan  = 10 * time.Second
 	risingBy     = 50 * time.Millisecond // a round trip this far over the best one: the delay is rising
 
+	bestFades = 64 // round trips
+
 	// Loss in 1/1000 from which one, two, three earlier frames travel with each frame.
 	lossForOne, lossForTwo, lossForThree = 1, 20, 80
 )
@@ -94,7 +96,7 @@ func (l *linkState) heard(u *media.Bundle, now time.Time) (late time.Duration) {
 // while the delay rises, for more bytes would only make that worse.
 func (l *linkState) redundancy(least int) int {
 	n := least
-	switch loss := max(l.theirLoss, l.loss); {
+	switch loss := l.theirLoss; {
 	case l.rtt > l.best+risingBy:
 	case loss >= lossForThree:
 		n = max(n, 3)
@@ -232,7 +234,7 @@ func (l *linkState) roundTrip(d time.Duration) {
 		l.rtt, l.best = d, d
 	}
 	l.rtt += (d - l.rtt) / 4
-	l.best = min(l.best, d)
+	l.best = min(l.best+(l.rtt-l.best)/bestFades, d) // a longer path becomes the usual one in a minute or so
 }
 
 // sentBlock is an own block that a peer may ask for.

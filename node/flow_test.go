@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -237,22 +238,20 @@ func TestFlowMeasuresRoundTrip(t *testing.T) {
 	})
 }
 
-// BenchmarkFlow takes a frame from microphone to player through two flows: seal, bundle, parse, open, judge.
-func BenchmarkFlow(b *testing.B) {
-	w := &world{t: b, epochs: []sframe.Epoch{sframe.NewEpoch(1)}}
-	now := time.Now()
-	end := &benchEnd{}
-	var flows [2]*flow
+// newBench makes two flows that are driven without their goroutines: what the first sends is kept in end.
+func newBench(tb testing.TB, now time.Time) (flows [2]*flow, end *benchEnd) {
+	w := &world{t: tb, epochs: []sframe.Epoch{sframe.NewEpoch(1)}}
+	end = &benchEnd{}
 	var people [2]*person
 	for i := range people {
 		k, err := identity.Generate()
 		if err != nil {
-			b.Fatal(err)
+			tb.Fatal(err)
 		}
 		people[i] = &person{w: w, key: k, allowed: true, send: true}
-		people[i].flow = newFlow(flowConfig{Sign: k.Sign})
-		people[i].flow.Close() // driven from here, without its goroutine
-		flows[i] = people[i].flow
+		flows[i] = newFlow(flowConfig{Sign: k.Sign, Log: slog.New(slog.DiscardHandler)})
+		people[i].flow = flows[i]
+		flows[i].Close()
 	}
 	for i, p := range people {
 		q := people[1-i]
@@ -260,9 +259,15 @@ func BenchmarkFlow(b *testing.B) {
 		flows[i].apply(now)
 		flows[i].addLink(&benchLink{remote: q.key.ID(), end: end})
 	}
-	leg := &flowLeg{flow: flows[0]}
 	flows[1].legs = append(flows[1].legs, &flowLeg{flow: flows[1], player: end})
-	in := flows[1].out[0]
+	return flows, end
+}
+
+// BenchmarkFlow takes a frame from microphone to player through two flows: seal, bundle, parse, open, judge.
+func BenchmarkFlow(b *testing.B) {
+	now := time.Now()
+	flows, end := newBench(b, now)
+	leg, in := &flowLeg{flow: flows[0]}, flows[1].out[0]
 	u := rtc.UpFrame{Ticks: 1, Level: 30, HasLevel: true, Payload: make([]byte, 80)}
 	b.ReportAllocs()
 	for b.Loop() {
@@ -277,12 +282,42 @@ func BenchmarkFlow(b *testing.B) {
 	}
 }
 
+// FuzzFlow feeds a flow with what a peer might make of an honest bundle: the payload that is played is the honest one
+// or none.
+func FuzzFlow(f *testing.F) {
+	now := time.Now()
+	flows, end := newBench(f, now)
+	leg, in := &flowLeg{flow: flows[0]}, flows[1].out[0]
+	f.Add([]byte{}, uint16(0), byte(0))
+	f.Add([]byte{0x0A, 0, 1, 0, 0, 0, 0, 0}, uint16(12), byte(1))
+	f.Fuzz(func(t *testing.T, raw []byte, at uint16, bit byte) {
+		now = now.Add(media.Tick)
+		flows[1].down(in, raw, now)
+		played := end.played
+		flows[0].up(leg, &rtc.UpFrame{Ctr: uint32(played), Ticks: 1, Payload: []byte("honest")}, now)
+		b := end.bundle
+		b[int(at)%len(b)] ^= bit
+		flows[1].down(in, b, now)
+		if bit == 0 {
+			return
+		}
+		if end.played != played && end.last != "honest" {
+			t.Fatalf("played %q", end.last)
+		}
+	})
+}
+
 type benchEnd struct {
 	bundle []byte
 	played int
+	last   string
 }
 
-func (e *benchEnd) Play(int, rtc.PlayFrame) error { e.played++; return nil }
+func (e *benchEnd) Play(_ int, f rtc.PlayFrame) error {
+	e.played++
+	e.last = string(f.Payload)
+	return nil
+}
 
 type benchLink struct {
 	remote peer.ID
