@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"reflect"
 	"runtime"
 	"strings"
@@ -16,31 +17,58 @@ import (
 	"unicode/utf8"
 )
 
-func TestFaultsOfABodyAre400(t *testing.T) {
+// TestBodies sends testdata/bodies.txt: one vector a line, status and body as a quoted string.
+func TestBodies(t *testing.T) {
 	d := start(t)
+	for i, v := range vectors(t) {
+		before := len(d.room.told())
+		status, answer, h := d.do("POST", d.inRoom("/messages"), v.body)
+		said := len(d.room.told()) - before
+		switch {
+		case status != v.status:
+			t.Errorf("vector %d, %.60q: %d %s", i, v.body, status, answer)
+		case status == 400 && (said != 0 || h.Get("Content-Type") != problemType || !strings.Contains(answer, `"reason":"malformed"`)):
+			t.Errorf("vector %d, %.60q: said %d, %s", i, v.body, said, answer)
+		case status == 201 && said != 1:
+			t.Errorf("vector %d, %.60q: said %d", i, v.body, said)
+		}
+	}
 	deep := strings.Repeat("[", 5000) + strings.Repeat("]", 5000)
 	for _, body := range []string{
-		`{`, `[]`, `null`, `"x"`, `7`, `{"text":"a"`, `{"text":"a",}`, `{text:"a"}`, `{'text':'a'}`, "\xef\xbb\xbf" + `{"text":"a"}`,
-		`{"text":"a"} x`, `{"text":"a"}{}`, `{"text":"a"}` + "\x00", "{\"text\":\"a\x00b\"}", `{"text":"a\u0000b"}`,
-		"{\"text\":\"\xff\"}", "{\"text\":\"\xed\xa0\x80\"}", `{"text":"\ud800"}`, `{"text":"\ud800x"}`, `{"text":"\udc00"}`, `{"text":"\ud800\n"}`,
-		`{"text":"a","more":1}`, `{"TEXT":"a"}`, `{"text":"a","Text":"b"}`, `{"text":"a","text":"b"}`, `{}`, `{"text":null}`,
-		`{"text":1}`, `{"text":["a"]}`, `{"text":{"a":1}}`, `{"text":true}`, `{"text":` + deep + `}`, deep,
-		`{"text":"a","x":` + strings.Repeat(`{"x":`, 2000) + "1" + strings.Repeat("}", 2001),
-		`{"text":"\x41"}`, "{\"text\":\"a\nb\"}", `{"":"a"}`, "{\"\u017fext\":\"a\"}",
+		deep, `{"text":` + deep + `}`, strings.Repeat("[", 60_000), `{"text":"a","x":` + strings.Repeat(`{"x":`, 2000) + "1" + strings.Repeat("}", 2001),
 	} {
-		status, answer, h := d.do("POST", d.inRoom("/messages"), body)
-		if status != 400 || h.Get("Content-Type") != problemType || !strings.Contains(answer, `"reason":"malformed"`) {
+		if status, answer, _ := d.do("POST", d.inRoom("/messages"), body); status != 400 {
 			t.Errorf("%.60q: %d %s", body, status, answer)
 		}
 	}
-	if done := d.room.told(); len(done) != 0 {
-		t.Error("said:", done)
+}
+
+type vector struct {
+	status int
+	body   string
+}
+
+func vectors(t testing.TB) (list []vector) {
+	t.Helper()
+	data, err := os.ReadFile("testdata/bodies.txt")
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, body := range []string{`{"text":"a"}`, " {\n\"text\" : \"\\ud83d\\ude00\"}\n", `{"text":"😀 \\ud800 \\u0000"}`} {
-		if status, answer, _ := d.do("POST", d.inRoom("/messages"), body); status != 201 {
-			t.Errorf("%q: %d %s", body, status, answer)
+	for line := range strings.Lines(string(data)) {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
 		}
+		var v vector
+		if _, err := fmt.Sscanf(line, "%d %q", &v.status, &v.body); err != nil {
+			t.Fatal(line, err)
+		}
+		list = append(list, v)
 	}
+	if len(list) < 40 {
+		t.Fatal("vectors are missing")
+	}
+	return list
 }
 
 func TestEveryBodyIsChecked(t *testing.T) {
@@ -139,6 +167,9 @@ func FuzzBody(f *testing.F) {
 		`{"role":"listener","uses":1,"expires_in":60,"depth":1}`, `{"text":"\ud83d\ude00"}`, `{"text":"\ud83d"}`, `{"a":{"b":[null]}}`,
 	} {
 		f.Add([]byte(s))
+	}
+	for _, v := range vectors(f) {
+		f.Add([]byte(v.body))
 	}
 	types := bodies()
 	rm := newFakeRoom(1)

@@ -208,3 +208,20 @@ func TestClientFollowsEvents(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// FuzzEvents: whatever a daemon, or who poses as one, streams, the client neither panics nor calls with nothing.
+func FuzzEvents(f *testing.F) {
+	f.Add("id: 1\nevent: view\ndata: {}\n\n: keep-alive\n\nid: 2\nevent: room\ndata: {\"a\":1}\n\n")
+	f.Add("data\n\ndata:\n\n:\n\n\r\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		err := readEvents(strings.NewReader(text), func(_ string, data []byte) error {
+			if len(data) == 0 || !strings.Contains(text, string(data)) {
+				t.Fatalf("%q gave %q", text, data)
+			}
+			return nil
+		})
+		if err == nil {
+			t.Fatal("a stream has no good end")
+		}
+	})
+}

@@ -3,6 +3,7 @@ package api
 import (
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"time"
 )
@@ -81,7 +82,7 @@ func (h *handler) recover(w http.ResponseWriter, r *http.Request) {
 	if bug == http.ErrAbortHandler {
 		panic(bug)
 	}
-	h.log.Error("api: a bug", "method", r.Method, "what", bug)
+	h.log.Error("api: a bug", "method", r.Method, "what", bug, "stack", string(debug.Stack()))
 	turnAway(w, r, refuse(http.StatusInternalServerError, reasonBug, "this is a fault of the daemon; its log says more"))
 }
 
