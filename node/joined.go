@@ -143,6 +143,7 @@ func (j *joined) live(ctx context.Context) {
 	wg.Go(func() { j.keepRegistered(pump) })
 	j.s.Run(ctx)
 	j.drain()
+	j.Members(nil)
 	stop()
 	wg.Wait()
 	j.dropLeg()
@@ -373,14 +374,15 @@ func (j *joined) openTopics() error {
 		t, err := j.d.host.Members().Join(j.secret.Name(name), p2p.TopicConfig{
 			Peers: j.mayHear,
 			Validate: func(from peer.ID, data []byte) p2p.Verdict {
-				switch err := j.s.Gossip(name, from, data); {
-				case err == nil:
+				err := j.s.Gossip(name, from, data)
+				if err == nil {
 					return p2p.Accept
-				case errors.Is(err, session.ErrIgnore):
-					return p2p.Ignore
-				default:
-					return p2p.Reject
 				}
+				j.d.log.Debug("gossip not taken", "topic", name, "from", from, "err", err)
+				if errors.Is(err, session.ErrIgnore) {
+					return p2p.Ignore
+				}
+				return p2p.Reject
 			},
 		})
 		if err != nil {

@@ -206,6 +206,7 @@ func TestTheHallwayListsOpenRooms(t *testing.T) {
 	if v.Me.Role != "listener" || v.Me.OnStage {
 		t.Fatalf("me: %+v", v.Me)
 	}
+	heardBy(t, guest, host)
 	if err := guest.Leave(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +250,7 @@ func TestARestartFindsTheRoomAgain(t *testing.T) {
 	host := ana.open("unlisted")
 	guest := budi.enter(inviteTo(t, host, session.InviteTerms{Role: room.Speaker, Uses: 1}))
 	id := guest.View().ID
-	until(t, host, "the guest", func(v session.View) bool { return v.Members == 2 })
+	heardBy(t, guest, host)
 	budi.halt()
 	until(t, host, "the guest to be gone", func(v session.View) bool { return v.Members == 1 })
 	again := startPerson(t, dir, "Budi", at...)
@@ -266,6 +267,19 @@ func TestARestartFindsTheRoomAgain(t *testing.T) {
 	if a, b := host.View().Epoch.Words, r.View().Epoch.Words; a != b {
 		t.Fatalf("words: %q and %q", a, b)
 	}
+}
+
+// heardBy waits until gossip of a reaches b.
+func heardBy(t *testing.T, a, b api.Room) {
+	t.Helper()
+	eventually(t, "gossip", func() bool {
+		if _, err := a.Say(t.Context(), "can you read this?"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+		lines, err := b.Lines(t.Context())
+		return err == nil && len(lines) > 0
+	})
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {

@@ -228,7 +228,6 @@ func (s *Session) goodbye() {
 	s.cfg.Ports.Media(Media{Room: s.cfg.Room, Seal: -1})
 	s.cfg.Ports.Links(nil, nil, nil)
 	s.cfg.Ports.Listed(nil, false)
-	s.cfg.Ports.Members(nil)
 	s.shared.Store(&shared{})
 }
 
