@@ -56,6 +56,7 @@ type flow struct {
 	cfg   flowConfig
 	in    chan input
 	calls chan func()
+	born  time.Time     // bundles tell the milliseconds since then: no step of the wall clock shows in them
 	woken chan struct{} // a new plan is there
 	stop  chan struct{}
 	done  chan struct{}
@@ -127,6 +128,7 @@ func newFlow(cfg flowConfig) *flow {
 		links: map[mediaLink]*linkState{}, remotes: map[uint32]*remote{},
 		body: make([]byte, 0, media.MaxBundle), entry: make([]byte, 0, media.MaxBundle), plain: make([]byte, 0, media.MaxBundle),
 	}
+	f.born = cfg.Now()
 	f.plan.Seal = -1
 	f.pool.New = func() any { b := make([]byte, 0, media.MaxPayload); return &b }
 	go f.run()
@@ -338,7 +340,7 @@ func (f *flow) send(l *linkState, primary []byte, copies [][]byte, now time.Time
 		primaries = nil
 	}
 	for waiting := l.waiting; len(primaries)+len(waiting) > 0; {
-		f.builder.Begin(media.Bundle{Handle: handle, Seq: l.link.Seq(), SendMs: uint16(now.UnixMilli())}, media.MaxBundle)
+		f.builder.Begin(media.Bundle{Handle: handle, Seq: l.link.Seq(), SendMs: f.millis(now)}, media.MaxBundle)
 		np, nw := f.builder.Fill(primaries, waiting, copies)
 		if np+nw == 0 {
 			break // impossible: every entry fits into an empty bundle
@@ -350,6 +352,8 @@ func (f *flow) send(l *linkState, primary []byte, copies [][]byte, now time.Time
 	l.waiting = l.waiting[:0]
 }
 
+func (f *flow) millis(now time.Time) uint16 { return uint16(now.Sub(f.born).Milliseconds()) }
+
 // down takes a bundle: frames in the order of their counters (a redundant copy comes before its primary), then blocks
 // and link records.
 func (f *flow) down(l *linkState, b []byte, now time.Time) {
@@ -358,7 +362,7 @@ func (f *flow) down(l *linkState, b []byte, now time.Time) {
 		l.refused++
 		return
 	}
-	late := l.heard(&u, now)
+	late := l.heard(&u, f.millis(now), now)
 	n := 0
 	for n < len(f.entries) && u.Next(&f.entries[n]) {
 		for i := n; i > 0 && before(&f.entries[i], &f.entries[i-1]); i-- {
@@ -475,6 +479,6 @@ func (f *flow) block(l *linkState, e *media.Entry, now time.Time) {
 		r.report.Refused++
 	case v.Bad > 0:
 		r.report.Refused += uint64(v.Bad)
-		f.cfg.Log.Warn("frames that their speaker did not sign", "peer", r.src.Peer, "frames", v.Bad)
+		f.cfg.Log.Debug("frames that their speaker did not sign", "peer", r.src.Peer, "frames", v.Bad)
 	}
 }

@@ -21,8 +21,8 @@ const (
 	maxAnswers   = 25             // pongs, blocks and frames sent to one peer in a second on request
 	maxAskRTT    = 200 * time.Millisecond
 	maxAskFrames = 5
-	keptOwn      = 8 // own blocks kept for those who ask
-	transitSpan  = 10 * time.Second
+	keptOwn      = 8                     // own blocks kept for those who ask
+	transitSpan  = 2 * time.Second       // a clock that was stopped is believed again after two of these
 	risingBy     = 50 * time.Millisecond // a round trip this far over the best one: the delay is rising
 
 	bestFades = 64 // round trips
@@ -63,7 +63,7 @@ type linkState struct {
 }
 
 // heard counts a bundle and tells how much later it came than the quickest of the last seconds.
-func (l *linkState) heard(u *media.Bundle, now time.Time) (late time.Duration) {
+func (l *linkState) heard(u *media.Bundle, ms uint16, now time.Time) (late time.Duration) {
 	l.in++
 	if !l.began {
 		l.began, l.nextSeq = true, u.Seq
@@ -74,7 +74,7 @@ func (l *linkState) heard(u *media.Bundle, now time.Time) (late time.Duration) {
 	} else if l.missing > 0 {
 		l.missing-- // late, not lost
 	}
-	d := uint16(now.UnixMilli()) - u.SendMs
+	d := ms - u.SendMs
 	if l.spans == 0 || now.Sub(l.spanAt) >= transitSpan {
 		l.transit[1], l.transit[0] = l.transit[0], d
 		if l.spans == 0 {

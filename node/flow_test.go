@@ -332,3 +332,27 @@ func (l *benchLink) Send(b []byte) bool {
 	l.end.bundle = append(l.end.bundle[:0], b...)
 	return true
 }
+
+// A sender whose clock stood still for a while (a computer that slept) is heard again within seconds.
+func TestFlowSenderSlept(t *testing.T) {
+	bubble(t, three[:2], func(w *world, p []*person) {
+		w.talk(5*time.Second, p[0])
+		w.onWire(func(from, _ *person, b []byte) [][]byte {
+			if from == p[0] {
+				u, err := media.Parse(b)
+				if err != nil {
+					t.Error(err)
+				}
+				u.SendMs -= 20_000
+				b = rebundle(u)
+			}
+			return [][]byte{b}
+		})
+		w.talk(5*time.Second, p[0])
+		p[0].said = nil
+		p[1].ear.forget()
+		w.talk(time.Second, p[0])
+		w.settle()
+		w.hears(p[1], p[0])
+	})
+}

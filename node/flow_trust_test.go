@@ -130,6 +130,16 @@ func rebuild(b []byte, keep func(e *media.Entry) bool) []byte {
 	return bytes.Clone(w.Bytes())
 }
 
+// rebundle writes the entries of u under its changed head.
+func rebundle(u media.Bundle) []byte {
+	var w media.Builder
+	w.Begin(u, media.MaxBundle)
+	for e := (media.Entry{}); u.Next(&e); {
+		w.Add(e.Raw)
+	}
+	return bytes.Clone(w.Bytes())
+}
+
 // Without signature blocks a source is silenced within 0.6 s; the others are heard on; with blocks it comes back
 // (trust test 36, missing block).
 func TestFlowMissingBlocks(t *testing.T) {
