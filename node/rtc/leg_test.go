@@ -2,12 +2,15 @@ package rtc
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pion/webrtc/v3"
 )
 
 func TestSpeechGoesUpUnaltered(t *testing.T) {
@@ -288,5 +291,55 @@ func TestEchoComesBackUnaltered(t *testing.T) {
 		if !bytes.Equal(h.Payload, p) {
 			t.Fatalf("packet %d is altered", i)
 		}
+	}
+}
+
+// What pion calls failed ends the leg; what it calls disconnected does not.
+func TestIceStates(t *testing.T) {
+	e, c := newEngine(t), newClient(t, true, Slots)
+	states := make(chan State, 10)
+	leg := c.connect(e, LegConfig{State: func(s State) { states <- s }})
+	tell := func(s webrtc.ICETransportState) {
+		leg.iceNow.Store(int32(s))
+		leg.wake <- struct{}{}
+	}
+	for _, want := range []State{Connecting, Connected} {
+		if s := <-states; s != want {
+			t.Fatalf("%v, want %v", s, want)
+		}
+	}
+	tell(webrtc.ICETransportStateDisconnected)
+	if s := <-states; s != Disconnected {
+		t.Fatal(s)
+	}
+	if err := leg.Play(0, PlayFrame{Ticks: 1, Payload: opus20}); err != nil {
+		t.Fatal(err)
+	}
+	c.hear()
+	tell(webrtc.ICETransportStateConnected)
+	if s := <-states; s != Connected {
+		t.Fatal(s)
+	}
+	tell(webrtc.ICETransportStateFailed)
+	if s := <-states; s != Closed {
+		t.Fatal(s)
+	}
+	<-leg.Done()
+}
+
+func TestAnswerGivesUp(t *testing.T) {
+	e, c := newEngine(t), newClient(t, true, Slots)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	offer := c.offer()
+	for range MaxLegs + 1 { // refused legs hold no place
+		if leg, _, err := e.Answer(ctx, offer, LegConfig{}); err == nil {
+			leg.Close()
+		} else if !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := e.Answer(t.Context(), "v=0", LegConfig{}); !errors.Is(err, ErrMalformed) {
+		t.Fatal(err)
 	}
 }
