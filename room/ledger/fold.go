@@ -146,10 +146,10 @@ func (f *fold) apply(n *node) {
 	switch op.Kind {
 	case room.Admit:
 		f.admit(n)
-	case room.Appoint:
+	case room.Appoint, room.Transfer:
 		f.person(op.Targets[0]).in.add(act{n: n, tight: letsIn})
-	case room.Transfer:
-		f.person(op.Targets[0]).in.add(act{n: n, tight: letsIn})
+	case room.Succeed:
+		f.person(op.Author).in.add(act{n: n, tight: letsIn})
 	case room.SetPolicy:
 		if f.state.Policy.Visibility == room.Open && op.Policy.Visibility != room.Open {
 			n.note = whyOpen

@@ -135,18 +135,8 @@ func (l *Ledger) add(s *wire.Signed) Verdict {
 	if s == nil || len(s.Body) > MaxRecord {
 		return Verdict{Status: Refused, Err: room.Malformed}
 	}
-	v := Verdict{ID: IDOf(s)}
-	key := held{v.ID, string(s.Key)}
-	if n := l.nodes[v.ID]; n != nil && string(n.signed.Key) == string(s.Key) {
-		v.Op, v.Status = n.op, Duplicate
-		return v
-	}
-	if p := l.wait.ops[key]; p != nil {
-		v.Op, v.Status = p.op, Duplicate
-		return v
-	}
-	if l.wait.isDead(key) {
-		v.Status, v.Err = Void, ErrVoid
+	key := held{IDOf(s), string(s.Key)}
+	if v, known := l.known(key); known {
 		return v
 	}
 	op, id, err := l.parse.op(s)
@@ -154,12 +144,22 @@ func (l *Ledger) add(s *wire.Signed) Verdict {
 		err = room.WrongRoom
 	}
 	if err != nil {
-		v.Status, v.Err = Refused, err
-		return v
+		return Verdict{ID: key.id, Status: Refused, Err: err}
 	}
-	v.Op = op
+	v := Verdict{ID: key.id, Op: op}
 	v.Status, v.Err = l.enter(&aside{op: op, signed: s, key: key})
 	return v
+}
+
+// known answers an op that came before, without looking at it again.
+func (l *Ledger) known(key held) (Verdict, bool) {
+	if n := l.nodes[key.id]; n != nil && string(n.signed.Key) == key.key {
+		return Verdict{ID: key.id, Op: n.op, Status: Duplicate}, true
+	}
+	if p := l.wait.ops[key]; p != nil {
+		return Verdict{ID: key.id, Op: p.op, Status: Duplicate}, true
+	}
+	return Verdict{ID: key.id, Status: Void, Err: ErrVoid}, l.wait.isDead(key)
 }
 
 // enter links an op, or puts it aside, and then links what waited for it.
