@@ -237,13 +237,15 @@ func bundleHandle(b []byte) (uint32, bool) {
 // told, and returns this side's part, or nil to refuse. It must not block.
 func (h *Host) OnLink(accept func(*Link) *LinkConfig) { h.links.accept.Store(&accept) }
 
-// OpenLink opens a media link to a peer whose addresses are known, for a room. Circuits carry no media.
-// The error is a room.Reason if the other side refused.
+// OpenLink opens a media link to a peer whose addresses are known, for a room. The error is a
+// room.Reason if the other side refused, ErrCircuit if there is only a circuit: a direct connection may come
+// of itself (DCUtR), try again.
 func (h *Host) OpenLink(ctx context.Context, p peer.ID, roomID [32]byte, cfg LinkConfig) (*Link, error) {
-	if h.host.Network().Connectedness(p) != network.Connected {
-		if err := h.Connect(ctx, peer.AddrInfo{ID: p}, false); err != nil {
-			return nil, err
-		}
+	if err := h.reach(ctx, p); err != nil {
+		return nil, err
+	}
+	if h.host.Network().Connectedness(p) == network.Limited {
+		return nil, fmt.Errorf("p2p: link to %s: %w", p, ErrCircuit)
 	}
 	s, err := h.host.NewStream(network.WithNoDial(ctx, "balai link"), p, linkProtocol)
 	if err != nil {

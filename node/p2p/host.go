@@ -27,6 +27,7 @@ var (
 	ErrClosed   = errors.New("p2p: host is closed")
 	ErrCooldown = errors.New("p2p: peer could not be dialled lately")
 	ErrLimit    = errors.New("p2p: too many at once")
+	ErrCircuit  = errors.New("p2p: a circuit carries no media")
 	ErrTooLarge = errors.New("p2p: message too large")
 )
 
