@@ -110,14 +110,14 @@ func newLure(t *testing.T, p *hostile.Peer, x *trap, unsigned bool) lure {
 	return l
 }
 
-// settle joins the room and waits until the daemon has given up, or long enough to have dialled.
-func settle(t *testing.T, d *daemon, join func() (session.View, error)) {
+// settle joins the room and waits until the daemon has dialled the trap, given up, or had long enough for either.
+func settle(t *testing.T, d *daemon, x *trap, join func() (session.View, error)) {
 	t.Helper()
 	v, err := join()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(8 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(6 * time.Second); time.Now().Before(end) && x.hits.Load() == 0; time.Sleep(100 * time.Millisecond) {
 		if d.room(t, v.ID).State.Over() {
 			return
 		}
@@ -127,6 +127,7 @@ func settle(t *testing.T, d *daemon, join func() (session.View, error)) {
 // TestAdWithPrivateAddresses is trust test 65 for ads: a lobby ad names a private address, signed by its
 // owner or not, and the person joins from the hallway.
 func TestAdWithPrivateAddresses(t *testing.T) {
+	t.Parallel()
 	p := newHostile(t)
 	d := startDaemon(t, "Guest", p.Addrs()[0].String())
 	eventually(t, 15*time.Second, "the daemon at the hostile peer", func() bool { return p.Connected(d.key.ID()) })
@@ -140,7 +141,7 @@ func TestAdWithPrivateAddresses(t *testing.T) {
 			time.Sleep(300 * time.Millisecond)
 			return listed(t, d, id)
 		})
-		settle(t, d, func() (session.View, error) { return d.Join(t.Context(), "", id, c.local) })
+		settle(t, d, x, func() (session.View, error) { return d.Join(t.Context(), "", id, c.local) })
 		if n := x.hits.Load(); (n > 0) != c.dialled {
 			t.Errorf("%s: the address of an ad was dialled %d times", c.name, n)
 		}
@@ -164,6 +165,7 @@ func listed(t *testing.T, d *daemon, id string) bool {
 // TestRedirectToPrivateAddresses is trust test 65 for redirects: the peer that a link names refuses and
 // says who may admit.
 func TestRedirectToPrivateAddresses(t *testing.T) {
+	t.Parallel()
 	p := newHostile(t)
 	d := startDaemon(t, "Guest", p.Addrs()[0].String())
 	eventually(t, 15*time.Second, "the daemon at the hostile peer", func() bool { return p.Connected(d.key.ID()) })
@@ -183,7 +185,7 @@ func TestRedirectToPrivateAddresses(t *testing.T) {
 			}}}) // the other side may have gone
 		})
 		link := linkTo(t, l.room, p)
-		settle(t, d, func() (session.View, error) { return d.Join(t.Context(), link, "", c.local) })
+		settle(t, d, x, func() (session.View, error) { return d.Join(t.Context(), link, "", c.local) })
 		eventually(t, 10*time.Second, c.name+": the daemon asked the hostile peer", func() bool { return asked.Load() > 0 })
 		if n := x.hits.Load(); (n > 0) != c.dialled {
 			t.Errorf("%s: dialled %d times", c.name, n)

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -23,7 +24,8 @@ type Forger struct {
 	Secret room.Secret
 	blocks [][]byte // as they stand in the token
 	holder ed25519.PrivateKey
-	next   byte // seed of the next holder
+	seed   [16]byte // of holder
+	next   byte     // the next seed
 }
 
 // Block is what a forged block says. Times in seconds since 1970.
@@ -51,7 +53,8 @@ func FromLink(link string) (*Forger, error) {
 	if err != nil || len(raw) < 70 {
 		return nil, errors.New("not a token")
 	}
-	f := &Forger{Host: raw[2:34], Secret: room.Secret(raw[34:50]), holder: holderOf([16]byte(raw[50:66])), next: 101}
+	f := &Forger{Host: raw[2:34], Secret: room.Secret(raw[34:50]), seed: [16]byte(raw[50:66]), next: 101}
+	f.holder = holderOf(f.seed)
 	p := raw[66:]
 	for range raw[1] >> 4 {
 		n := 12 + 64
@@ -88,12 +91,11 @@ func (f *Forger) Delegate(b Block) {
 }
 
 func (f *Forger) add(b Block, issuer ed25519.PublicKey, sign func(string, []byte) []byte) {
-	var seed [16]byte
-	for i := range seed {
-		seed[i] = f.next
+	for i := range f.seed {
+		f.seed[i] = f.next
 	}
 	f.next++
-	f.holder = holderOf(seed)
+	f.holder = holderOf(f.seed)
 	i := len(f.blocks)
 	flags := b.Flags
 	if b.Audience != nil {
@@ -124,6 +126,17 @@ func (f *Forger) add(b Block, issuer ed25519.PublicKey, sign func(string, []byte
 
 // Room is the room of the chain.
 func (f *Forger) Room() room.ID { return room.IDOf(f.Host, f.Secret.Nonce()) }
+
+// Link is the link of the chain, without hints.
+func (f *Forger) Link() string {
+	b := append([]byte{0x01, byte(len(f.blocks) << 4)}, f.Host...)
+	b = append(append(b, f.Secret[:]...), f.seed[:]...)
+	for _, block := range f.blocks {
+		b = append(b, block...)
+	}
+	b = binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
+	return "balai:join#" + base64.RawURLEncoding.EncodeToString(b)
+}
 
 // Entry is how to try to get in with it, for a newcomer.
 func (f *Forger) Entry(newcomer peer.ID) Entry {

@@ -39,6 +39,9 @@ func TestForgerAgrees(t *testing.T) {
 			if err != nil {
 				t.Fatal(name, err)
 			}
+			if w, err := invite.ParseLink(f.Link()); err != nil || string(w.Public()) != string(e.Public) {
+				t.Errorf("%s: the link is read as something else: %v", name, err)
+			}
 			nonce := []byte("a challenge")
 			if err := errors.Join(c.Verify(f.Room(), now, nil), c.VerifyClaim(host.ID(), host.ID(), nonce, e.Claim(nonce, host.ID()))); err != nil {
 				t.Errorf("%s at depth %d: %v", name, depth, err)

@@ -126,6 +126,7 @@ func twoMembers(t *testing.T) (a, b *honest) {
 // TestOutsiderHearsNothing is trust test 21 at the host: an outsider sees no topic, no subscriber and no
 // message, and delivers none. That it would as a member shows that the test can fail.
 func TestOutsiderHearsNothing(t *testing.T) {
+	t.Parallel()
 	a, b := twoMembers(t)
 	x := newHostile(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
@@ -170,6 +171,7 @@ func TestOutsiderHearsNothing(t *testing.T) {
 // TestOversize is trust test 22 at the host: a member that sends 17 KiB is cut, and the honest members hear
 // each other on.
 func TestOversize(t *testing.T) {
+	t.Parallel()
 	a, b := twoMembers(t)
 	x := newHostile(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)

@@ -27,6 +27,7 @@ func tryJoin(t *testing.T, p *hostile.Peer, d *daemon, e hostile.Entry) (*hostil
 // TestFalseInvites is trust tests 12, 13, 14 and 16 at a real admitter: each lie is refused with its own
 // reason, its honest twin is let in, and those refused are nowhere in the room.
 func TestFalseInvites(t *testing.T) {
+	t.Parallel()
 	host := startDaemon(t, "Host")
 	r := host.open(t, "A", "unlisted")
 	other := host.open(t, "B", "unlisted")
@@ -153,6 +154,7 @@ func usedUp(t *testing.T, host *daemon, id string) {
 // TestReplayedJoin is trust test 15: the frames of a join that was good, sent again by their author, by
 // another peer, and with their claim moved to another connection.
 func TestReplayedJoin(t *testing.T) {
+	t.Parallel()
 	host := startDaemon(t, "Host")
 	r := host.open(t, "A", "unlisted")
 	f := mustParse(t, host.link(t, r.ID, api.InviteRequest{}))
@@ -195,6 +197,7 @@ func TestReplayedJoin(t *testing.T) {
 
 // TestMalformedJoin sends what is no join at all; the daemon goes on admitting.
 func TestMalformedJoin(t *testing.T) {
+	t.Parallel()
 	host := startDaemon(t, "Host")
 	r := host.open(t, "A", "unlisted")
 	f := mustParse(t, host.link(t, r.ID, api.InviteRequest{}))
@@ -223,5 +226,62 @@ func TestMalformedJoin(t *testing.T) {
 	p := visit(t, host)
 	if _, err := tryJoin(t, p, host, f.Entry(p.ID())); err != nil {
 		t.Errorf("an honest join after all that: %v", err)
+	}
+}
+
+// TestPageRefuses is the page's half of trust tests 12 and 13: the daemon refuses such a link by itself, with
+// the same reason as an admitter, and inspect tells it; a room is not even tried.
+func TestPageRefuses(t *testing.T) {
+	t.Parallel()
+	d, host := startDaemon(t, "Guest"), newHostile(t)
+	now := time.Now().Truncate(time.Second)
+	good := hostile.Block{Role: 1, Depth: 1, Flags: 3, Uses: 2, NotBefore: now.Add(-time.Hour), Expiry: now.Add(time.Hour), Audience: host.Key.Public()}
+	one := func(change func(*hostile.Block)) *hostile.Forger {
+		b := good
+		change(&b)
+		return hostile.NewForger(host.Key, room.NewSecret(), b)
+	}
+	two := func(change func(*hostile.Block)) *hostile.Forger {
+		f := hostile.NewForger(host.Key, room.NewSecret(), good)
+		b := good
+		b.Depth = 0
+		change(&b)
+		f.Delegate(b)
+		return f
+	}
+	for _, c := range []struct {
+		name      string
+		f         *hostile.Forger
+		want      room.Reason
+		inspected bool // inspect describes it, with the reason
+	}{
+		{"expired", one(func(b *hostile.Block) { b.Expiry = now.Add(-invite.Skew - time.Minute) }), room.Expired, true},
+		{"early", one(func(b *hostile.Block) { b.NotBefore = now.Add(invite.Skew + time.Minute) }), room.NotYet, true},
+		{"as moderator", one(func(b *hostile.Block) { b.Role = 3 }), room.Malformed, false},
+		{"depth 3", one(func(b *hostile.Block) { b.Depth = 3 }), room.Depth, true},
+		{"role widened", two(func(b *hostile.Block) { b.Role = 2 }), room.Widened, true},
+		{"knock cleared", two(func(b *hostile.Block) { b.Flags = 1 }), room.Widened, true},
+		{"audience cleared", two(func(b *hostile.Block) { b.Audience = nil }), room.Widened, true},
+		{"unlimited", two(func(b *hostile.Block) { b.Uses = 0 }), room.Widened, true},
+		{"another host's", func() *hostile.Forger { f := two(func(*hostile.Block) {}); f.Host = d.key.Public(); return f }(), room.BadSignature, false},
+	} {
+		link := c.f.Link()
+		var p *api.Problem
+		if _, err := d.Join(t.Context(), link, "", true); !errors.As(err, &p) || p.Status != 400 || p.Reason != c.want.String() {
+			t.Errorf("%s: joining: %v", c.name, err)
+		}
+		in, err := d.Inspect(t.Context(), link)
+		switch {
+		case c.inspected && (err != nil || in.Reason != c.want.String()):
+			t.Errorf("%s: inspected as %+v, %v", c.name, in, err)
+		case !c.inspected && (!errors.As(err, &p) || p.Status != 400 || p.Reason != c.want.String()):
+			t.Errorf("%s: inspecting: %v", c.name, err)
+		}
+		if _, err := d.Room(t.Context(), c.f.Room().String()); err == nil {
+			t.Errorf("%s: the room is joined", c.name)
+		}
+	}
+	if _, err := d.Join(t.Context(), two(func(*hostile.Block) {}).Link(), "", true); err != nil {
+		t.Errorf("the honest twin: %v", err)
 	}
 }

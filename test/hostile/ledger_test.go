@@ -52,6 +52,7 @@ func becomeMember(t *testing.T, ctx context.Context, link, id string, at ...*dae
 // TestListenerDecidesNothing is trust test 27: a listener signs what only authorities may, in every way
 // that she could think of; it is applied nowhere, and the host's own word is.
 func TestListenerDecidesNothing(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	host, guest, id, link := twoDaemons(t)
@@ -126,6 +127,7 @@ func nothingDecided(t *testing.T, name string, d *daemon, id string, host, guest
 // TestOutsiderAtDaemons is trust test 21 with everything real: an outsider who holds the link, and so
 // knows the names of the topics, hears and delivers nothing before it is admitted.
 func TestOutsiderAtDaemons(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	host, guest, id, link := twoDaemons(t)
@@ -157,6 +159,7 @@ func TestOutsiderAtDaemons(t *testing.T) {
 
 // TestOversizeAtDaemons is trust test 22 with everything real.
 func TestOversizeAtDaemons(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	host, guest, id, link := twoDaemons(t)
@@ -171,6 +174,35 @@ func TestOversizeAtDaemons(t *testing.T) {
 	}
 	talk(t, host, guest, id, 15*time.Second)
 	talk(t, guest, host, id, 15*time.Second)
+}
+
+// TestAnothersWords: a member signs chat and presence in the name of others; nobody shows the words, and
+// nobody's name changes.
+func TestAnothersWords(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	host, guest, id, link := twoDaemons(t)
+	p, m := becomeMember(t, ctx, link, id, host, guest)
+	for i, victim := range []*daemon{host, guest} {
+		for _, d := range []*daemon{host, guest} {
+			_ = m.Gossip(ctx, d.key.ID(), hostile.StageTopic, m.Chat(p.Key, victim.key.ID(), uint64(1000+i), "words of another")) // may be cut off
+			_ = m.Gossip(ctx, d.key.ID(), hostile.StageTopic, m.Presence(p.Key, victim.key.ID(), 1<<40))                          // the same
+			_ = m.Greet(ctx, d.key.ID())                                                                                          // again, if that happened
+		}
+	}
+	talk(t, host, guest, id, 20*time.Second)
+	talk(t, guest, host, id, 20*time.Second)
+	for name, d := range map[string]*daemon{"Host": host, "Guest": guest} {
+		if d.heard(t, id, "words of another") {
+			t.Errorf("%s shows the forged words", name)
+		}
+		for _, v := range []*daemon{host, guest} {
+			if x := d.people(t, id)[v.key.ID().String()]; x.Name == "Mallory" {
+				t.Errorf("%s took the forged presence: %+v", name, x)
+			}
+		}
+	}
 }
 
 func idBytes(t *testing.T, id string) []byte {
