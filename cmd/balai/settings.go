@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -211,12 +210,4 @@ func inHome(parts ...string) string {
 		return ""
 	}
 	return filepath.Join(append([]string{home}, parts...)...)
-}
-
-// quoteIfSpaced is a path as it can be pasted into a shell.
-func quoteIfSpaced(path string) string {
-	if strings.ContainsAny(path, " \t'\"$&;()") {
-		return fmt.Sprintf("%q", path)
-	}
-	return path
 }
