@@ -38,7 +38,8 @@ func longLog(b *testing.B, n int) (*rig, []*wire.Signed) {
 		}
 		r.draftUnlooked(name, op)
 	}
-	r.all()
+	r.meet("m1", "host")
+	r.meet("m2", "host")
 	ops, _ := r.logs["host"].Since(nil, n+1)
 	if len(ops) != n {
 		b.Fatal(len(ops))
