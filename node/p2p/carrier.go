@@ -21,6 +21,9 @@ import (
 
 const linkProtocol protocol.ID = "/balai/link/1"
 
+// linkTag keeps the connection manager's hands off peers with links.
+const linkTag = "balai link"
+
 // quicOf finds the QUIC connection below a libp2p connection; nil for TCP and for circuits.
 // network.Conn.As is experimental: TestQUICBelow holds it.
 func quicOf(c network.Conn) *quic.Conn {
@@ -59,6 +62,7 @@ func (t *linkTable) add(l *Link) error {
 	if m == nil {
 		m = &peerMedia{h: l.h, peer: l.remote}
 		t.peers[l.remote] = m
+		l.h.host.ConnManager().Protect(l.remote, linkTag)
 		for _, c := range l.h.host.Network().ConnsToPeer(l.remote) {
 			m.add(c)
 		}
@@ -85,6 +89,7 @@ func (t *linkTable) remove(l *Link) {
 	delete(t.links, l.mine)
 	if l.media.links--; l.media.links == 0 {
 		delete(t.peers, l.remote)
+		l.h.host.ConnManager().Unprotect(l.remote, linkTag)
 		l.media.stop()
 	}
 }

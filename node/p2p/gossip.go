@@ -50,6 +50,7 @@ type Gossip struct {
 	mu       sync.Mutex // taken inside pubsub's own goroutine: never held while calling pubsub
 	topics   map[string]*Topic
 	flows    map[peer.ID]*flow
+	early    map[peer.ID]map[string]struct{} // subscriptions let in to topics not joined here yet
 	refused  map[peer.ID]map[string]struct{} // subscriptions that were not let in
 	greeting map[peer.ID]struct{}            // being started over with
 	scores   map[peer.ID]float64
@@ -76,7 +77,7 @@ func (h *Host) Members() *Gossip { return h.members }
 func newGossip(h *Host, proto protocol.ID, gate *memberGate) (*Gossip, error) {
 	g := &Gossip{
 		h: h, proto: proto, gate: gate,
-		topics: map[string]*Topic{}, flows: map[peer.ID]*flow{}, refused: map[peer.ID]map[string]struct{}{}, greeting: map[peer.ID]struct{}{},
+		topics: map[string]*Topic{}, flows: map[peer.ID]*flow{}, refused: map[peer.ID]map[string]struct{}{}, early: map[peer.ID]map[string]struct{}{}, greeting: map[peer.ID]struct{}{},
 	}
 	quiet := slog.New(slog.DiscardHandler)
 	score, thresholds := scoring()
@@ -160,6 +161,7 @@ func (g *Gossip) Join(topic string, cfg TopicConfig) (*Topic, error) {
 	}
 	g.topics[topic] = t
 	g.mu.Unlock()
+	g.recheck(topic)
 	if err := t.start(); err != nil {
 		g.forget(topic)
 		return nil, fmt.Errorf("p2p: topic %q: %w", topic, err)
@@ -286,11 +288,14 @@ func (g *Gossip) noteScores(s map[peer.ID]float64) {
 	g.mu.Unlock()
 }
 
-// subscriptions lets a peer subscribe only to topics joined here and in which it may take part; what is
-// refused is remembered, and the peer greeted when that changes.
+// subscriptions lets a peer subscribe to topics joined here in which it may take part, and to a few that
+// may be joined later; what is refused is remembered, and the peer greeted when that changes.
 type subscriptions struct{ g *Gossip }
 
-const maxSubscriptions = 256 // of one peer, remembered as refused
+const (
+	maxEarly         = 64  // subscriptions of one peer to topics not joined here
+	maxSubscriptions = 256 // of one peer, remembered as refused
+)
 
 // CanSubscribe lets this host join anything.
 func (s subscriptions) CanSubscribe(string) bool { return true }
@@ -299,36 +304,77 @@ func (s subscriptions) CanSubscribe(string) bool { return true }
 func (s subscriptions) FilterIncomingSubscriptions(from peer.ID, subs []*pb.RPC_SubOpts) ([]*pb.RPC_SubOpts, error) {
 	kept := subs[:0]
 	for _, o := range subs {
+		topic := o.GetTopicid()
 		switch {
-		case s.g.mayJoin(from, o.GetTopicid()):
+		case !o.GetSubscribe():
+			s.g.unrefuse(from, topic)
 			kept = append(kept, o)
-		case o.GetSubscribe():
-			s.g.refuse(from, o.GetTopicid())
+		case s.g.mayJoin(from, topic) || s.g.letEarly(from, topic):
+			kept = append(kept, o)
 		default:
-			s.g.unrefuse(from, o.GetTopicid())
-			kept = append(kept, o)
+			s.g.refuse(from, topic)
 		}
 	}
 	return kept, nil
 }
 
+// letEarly notes a subscription to a topic that is not joined here. (Outsiders do not get this far.)
+func (g *Gossip) letEarly(p peer.ID, topic string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.topics[topic] == nil && note(g.early, p, topic, maxEarly)
+}
+
+// recheck applies the filter of a topic that is being joined to those who subscribed to it before: who may
+// not take part is dropped and greeted anew.
+func (g *Gossip) recheck(topic string) {
+	var all []peer.ID
+	g.mu.Lock()
+	for p, topics := range g.early {
+		if _, ok := topics[topic]; ok {
+			all = append(all, p)
+			strike(g.early, p, topic)
+		}
+	}
+	g.mu.Unlock()
+	for _, p := range all { // the filter is foreign code: not under the lock
+		if !g.mayJoin(p, topic) {
+			g.refuse(p, topic)
+			g.drop(p)
+			g.askGreeting(p)
+		}
+	}
+}
+
 func (g *Gossip) refuse(p peer.ID, topic string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	set := g.refused[p]
-	if set == nil {
-		set = map[string]struct{}{}
-		g.refused[p] = set
-	}
-	if len(set) < maxSubscriptions {
-		set[topic] = struct{}{}
-	}
+	note(g.refused, p, topic, maxSubscriptions)
 }
 
 func (g *Gossip) unrefuse(p peer.ID, topic string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if delete(g.refused[p], topic); len(g.refused[p]) == 0 {
-		delete(g.refused, p)
+	strike(g.refused, p, topic)
+	strike(g.early, p, topic)
+}
+
+// note enters topic under p, at most limit of them.
+func note(m map[peer.ID]map[string]struct{}, p peer.ID, topic string, limit int) bool {
+	set := m[p]
+	if set == nil {
+		set = map[string]struct{}{}
+		m[p] = set
+	}
+	if _, ok := set[topic]; !ok && len(set) >= limit {
+		return false
+	}
+	set[topic] = struct{}{}
+	return true
+}
+
+func strike(m map[peer.ID]map[string]struct{}, p peer.ID, topic string) {
+	if delete(m[p], topic); len(m[p]) == 0 {
+		delete(m, p)
 	}
 }

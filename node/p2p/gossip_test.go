@@ -295,6 +295,27 @@ func TestRoomsApart(t *testing.T) {
 	say(t, x2, "thanks ", a2.has)
 }
 
+// TestSubscribedEarly: who subscribed before this host joined is in the topic at once; but not who may not
+// take part in it.
+func TestSubscribedEarly(t *testing.T) {
+	a, b := testHost(t), testHost(t)
+	a.SetMembers("one", []peer.ID{b.ID()})
+	b.SetMembers("one", []peer.ID{a.ID()})
+	_, b1 := join(t, b.Members(), "one", TopicConfig{})
+	_, b2 := join(t, b.Members(), "two", TopicConfig{})
+	connect(t, a, b)
+	eventually(t, "b's subscriptions", func() bool { return len(a.members.ps.ListPeers("two")) == 1 })
+	t1, _ := join(t, a.Members(), "one", TopicConfig{Peers: func(peer.ID) bool { return true }})
+	publish(t, t1, "the first word")
+	eventually(t, "heard", func() bool { return b1.has("the first word") })
+	t2, _ := join(t, a.Members(), "two", TopicConfig{Peers: func(peer.ID) bool { return false }})
+	publish(t, t2, "secret")
+	say(t, t1, "later ", b1.has)
+	if len(t2.Peers()) != 0 || b2.len() != 0 {
+		t.Errorf("in the topic: %v, heard %v", t2.Peers(), b2.got)
+	}
+}
+
 // TestOversize is trust test 22: the stream of the sender is cut, and once it is honest it is heard again.
 // Pubsub alone gives up on the stream: it offers the oversize message again by IHAVE, is cut each time,
 // and stops trying.

@@ -44,8 +44,9 @@ type greetings struct {
 	last map[greetKey]time.Time
 }
 
-// allow takes one greeting of a kind in greetEvery.
-func (t *greetings) allow(k greetKey, now time.Time) bool {
+// wait books the next greeting of a kind, one in greetEvery, and tells how long until then; false: one is
+// waiting already.
+func (t *greetings) wait(k greetKey, now time.Time) (time.Duration, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for o, at := range t.last {
@@ -53,11 +54,15 @@ func (t *greetings) allow(k greetKey, now time.Time) bool {
 			delete(t.last, o)
 		}
 	}
-	if _, ok := t.last[k]; ok {
-		return false
+	next := now
+	if last, ok := t.last[k]; ok {
+		next = last.Add(greetEvery)
 	}
-	t.last[k] = now
-	return true
+	if next.Sub(now) > greetEvery {
+		return 0, false
+	}
+	t.last[k] = next
+	return next.Sub(now), true
 }
 
 func (h *Host) handleGreetings() {
@@ -69,7 +74,10 @@ func (h *Host) handleGreetings() {
 		}
 		p := s.Remote()
 		g := h.gossipOf(kind[0] &^ greetNudge)
-		if g == nil || g.gate != nil && !g.gate.has(p) || !h.greetings.allow(greetKey{p, kind[0]}, h.cfg.Now()) {
+		if g == nil || g.gate != nil && !g.gate.has(p) {
+			return
+		}
+		if d, ok := h.greetings.wait(greetKey{p, kind[0]}, h.cfg.Now()); !ok || !pause(h.ctx, d) {
 			return
 		}
 		switch nudge := kind[0]&greetNudge != 0; {
@@ -115,11 +123,18 @@ func (g *Gossip) drop(p peer.ID) { g.ps.BlacklistPeer(p) }
 // take the next stream for dead.
 func (g *Gossip) end(ctx context.Context, p peer.ID) {
 	g.drop(p)
-	t := time.NewTimer(endPause)
+	pause(ctx, endPause)
+}
+
+// pause waits for d; false: ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
+		return true
 	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -332,6 +347,11 @@ func (g *Gossip) prune(now time.Time) {
 	for p := range g.refused {
 		if net.Connectedness(p) != network.Connected {
 			delete(g.refused, p)
+		}
+	}
+	for p := range g.early {
+		if net.Connectedness(p) != network.Connected {
+			delete(g.early, p)
 		}
 	}
 }

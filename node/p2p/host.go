@@ -111,6 +111,9 @@ func newHost(ctx context.Context, cfg Config, gate *gater) (_ *Host, err error) 
 	}()
 	close(h.ready)
 	h.memberGate.self = h.host.ID()
+	for _, b := range cfg.Bootstrap {
+		h.host.ConnManager().Protect(b.ID, "balai bootstrap")
+	}
 	if err := h.startServices(); err != nil {
 		return h, err
 	}

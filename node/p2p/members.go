@@ -83,6 +83,9 @@ func (openGate) Add(peer.ID) bool { return true }
 // Contains is never so.
 func (openGate) Contains(peer.ID) bool { return false }
 
+// memberTag keeps the connection manager's hands off members.
+const memberTag = "balai member"
+
 // SetMembers replaces the peers that belong to a room; nil forgets the room. Peers in no room any more are
 // cut from the members gossip at once, on the live connection; new ones are greeted.
 func (h *Host) SetMembers(room string, peers []peer.ID) {
@@ -91,9 +94,11 @@ func (h *Host) SetMembers(room string, peers []peer.ID) {
 		return
 	}
 	for _, p := range removed {
+		h.host.ConnManager().Unprotect(p, memberTag)
 		h.members.cut(p)
 	}
 	for _, p := range added {
+		h.host.ConnManager().Protect(p, memberTag)
 		h.members.hail(p)
 	}
 	h.members.regreet()

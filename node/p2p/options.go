@@ -94,7 +94,7 @@ func resources() (network.ResourceManager, error) {
 	partial := rcmgr.PartialLimitConfig{
 		System: rcmgr.ResourceLimits{
 			Conns: systemConns, ConnsInbound: systemConns, ConnsOutbound: systemConns,
-			Streams: systemStreams, StreamsInbound: systemStreams, StreamsOutbound: systemStreams, FD: rcmgr.LimitVal(systemConns),
+			Streams: systemStreams, StreamsInbound: systemStreams, StreamsOutbound: systemStreams,
 		},
 		Transient: rcmgr.ResourceLimits{
 			Conns: systemConns / 4, ConnsInbound: systemConns / 4, ConnsOutbound: systemConns / 4,
