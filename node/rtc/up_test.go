@@ -82,6 +82,7 @@ func TestUpCtr(t *testing.T) {
 		"short steps never share a ctr": {
 			{0, 1, 0, opus20, 0}, {0, 2, 1, opus20, 1}, {0, 3, 2, opus20, 2}, {Tick, 4, samples(1), opus60, 3}, {0, 5, samples(1) + 1, opus20, 6},
 		},
+		"a frame inside the last one":    {{0, 1, 0, opus60, 0}, {Tick, 2, samples(1), opus20, 3}, {3 * Tick, 3, samples(4), opus20, 4}},
 		"timestamp steps back":           {{0, 1, 10_000_000, opus20, 0}, {5 * Tick, 2, 0, opus20, 5}, {Tick, 3, 960, opus20, 6}},
 		"timestamp leaps an hour":        {{0, 1, 0, opus20, 0}, {5 * Tick, 2, 3600 * 48000, opus20, 5}, {Tick, 3, 3600*48000 + 960, opus20, 6}},
 		"clock steps back":               {{0, 1, 0, opus20, 0}, {-time.Hour, 2, 960, opus20, 1}, {Tick, 3, 1920, opus20, 2}},
