@@ -1,6 +1,6 @@
 // One function for each call of the local API that the page makes.
 import { del, get, post, put, send } from './transport'
-import type { Finding, Inspected, Invite, Member, Message, NewInvite, NewRoom, PersonAction, Profile, Room, Stats } from './types'
+import type { Decision, Finding, Inspected, Invite, Member, Message, NewInvite, NewRoom, PersonAction, Profile, Room } from './types'
 
 const room = (id: string): string => `/rooms/${encodeURIComponent(id)}`
 
@@ -13,7 +13,6 @@ export const joinRoom = (id: string): Promise<Room> => post('/rooms/join', { roo
 export const leave = (id: string): Promise<void> => post(`${room(id)}/leave`)
 export const end = (id: string): Promise<void> => post(`${room(id)}/end`)
 export const lock = (id: string, locked: boolean): Promise<void> => post(`${room(id)}/lock`, { locked })
-export const transfer = (id: string, peer: string): Promise<void> => post(`${room(id)}/transfer`, { peer })
 export const members = (id: string, after = ''): Promise<Member[]> =>
   get(`${room(id)}/members${after ? `?after=${encodeURIComponent(after)}` : ''}`)
 export const act = (id: string, peer: string, action: PersonAction, reason = ''): Promise<void> =>
@@ -27,7 +26,7 @@ export const invites = (id: string): Promise<Invite[]> => get(`${room(id)}/invit
 export const createInvite = (id: string, i: NewInvite): Promise<Invite> => post(`${room(id)}/invites`, i)
 export const revoke = (id: string, invite: string, branch: boolean): Promise<void> =>
   del(`${room(id)}/invites/${encodeURIComponent(invite)}${branch ? '?branch=true' : ''}`)
-export const stats = (id: string): Promise<Stats> => get(`${room(id)}/stats`)
+export const ledger = (id: string): Promise<Decision[]> => get(`${room(id)}/ledger`)
 export const doctor = (): Promise<Finding[]> => get('/doctor')
 export const audioPath = (id: string): string => `${room(id)}/audio`
 export const ECHO_PATH = '/echo'

@@ -189,13 +189,18 @@ export interface Message extends PeerName {
   at: string
 }
 
-export interface Stats {
-  parents: { peer_id: string; state: string; stripe: number | null }[] | null
-  children: number
-  loss: number
-  delay_ms: number
-  gaps: number
-  speakers: { peer_id: string; heard_by?: HeardBy | null }[] | null
+export interface Decision {
+  id: string
+  author: string
+  author_name: string
+  seq: number
+  kind: string
+  targets: string[] | null
+  reason?: string
+  at: string
+  void: boolean
+  why?: string
+  words: string
 }
 
 export interface Finding {

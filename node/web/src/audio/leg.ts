@@ -16,7 +16,8 @@ export interface Leg {
   send(track: MediaStreamTrack | null): Promise<void>
   /** The RMS of each slot since the last call, from decoded audio. */
   levels(): Promise<number[]>
-  close(): void
+  /** Ends it, and tells the daemon unless that knows. */
+  close(known?: boolean): void
 }
 
 export interface LegEvents {
@@ -31,11 +32,11 @@ export async function connect(path: string, on: LegEvents): Promise<Leg> {
   const slots = Array.from({ length: SLOTS }, () => pc.addTransceiver('audio', { direction: 'recvonly' }))
   let location = ''
   let over = false
-  const close = (): void => {
+  const close = (known = false): void => {
     if (over) return
     over = true
     pc.close()
-    endAudio(location).catch(() => {})
+    if (!known) endAudio(location).catch(() => {})
   }
   watch(pc, (s) => {
     if (over) return

@@ -6,6 +6,7 @@ export function faultOfMicrophone(fault: string): string {
     case 'denied': return m.mic_denied()
     case 'missing': return m.mic_missing()
     case 'busy': return m.mic_busy()
+    case 'forbidden': return m.mic_forbidden()
     case 'refused': return m.mic_refused()
     default: return m.mic_unknown()
   }

@@ -50,7 +50,8 @@ export function allowed(mine: Role, t: Target): PersonAction[] {
   if (rank[mine] <= rank[t.role]) return []
   const out: PersonAction[] = []
   out.push(t.onStage ? 'audience' : 'stage')
-  if (t.onStage && !t.muted) out.push('mute')
+  // Whether a person is muted by choice or by a moderator is not told; lifting the latter harms neither.
+  if (t.onStage) out.push(t.muted ? 'unmute' : 'mute')
   if (t.hand) out.push('lower')
   if (mine === 'host') out.push(t.role === 'moderator' ? 'dismiss' : 'appoint')
   out.push('kick', 'ban')

@@ -53,7 +53,7 @@ export function carrierText(c: Carrier): string {
 
 export function heardText(h: HeardBy | null | undefined, of: number): { n: number; of: number; about: boolean } | null {
   if (h === null || h === undefined) return null
-  if (typeof h === 'number') return { n: h, of: Math.max(of, h), about: false }
+  if (typeof h === 'number') return of > 0 ? { n: Math.min(h, of), of, about: false } : null
   return { n: h.heard, of: h.of, about: h.about ?? false }
 }
 

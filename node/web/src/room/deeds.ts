@@ -20,7 +20,7 @@ export function toggleHand(room: Room): void {
 }
 
 export function leaveRoom(id: string): void {
-  if (talk.here === id) talk.stop()
+  if (talk.here === id) talk.stop(true) // leaving ends the leg
   leave(id).catch(tellFault).finally(() => {
     rooms.forget(id)
     if (route.place.at === 'room' && route.place.id === id) route.turn({ at: 'hallway' })

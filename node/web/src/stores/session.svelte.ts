@@ -105,7 +105,7 @@ function room(r: Room): void {
 
 function changed(was: Room | undefined, is: Room): void {
   if (isOver(is)) {
-    if (talk.here === is.id) talk.stop()
+    if (talk.here === is.id) talk.stop(true)
     return
   }
   if (!was) return

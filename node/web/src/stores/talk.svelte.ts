@@ -19,7 +19,7 @@ class Talk {
   here = $state('')
   leg = $state<LegShown>('off')
   mic = $state<Mic>('off')
-  fault = $state<MicrophoneFault | 'refused' | null>(null)
+  fault = $state<MicrophoneFault | 'forbidden' | 'refused' | null>(null)
   blocked = $state(false)
   /** Loudness of my microphone (RMS), sent or not; and who is heard in each slot. */
   level = $state(0)
@@ -58,10 +58,10 @@ class Talk {
     void this.bring(run)
   }
 
-  /** Ends the sound here: the room was left, or another one entered. */
-  stop(): void {
+  /** Ends the sound here: the room was left, or another one entered. `over`: the daemon has ended the leg itself. */
+  stop(over = false): void {
     this.run++
-    this.dropLine()
+    this.dropLine(over)
     this.microphone?.close()
     this.microphone = null
     this.out?.close()
@@ -126,8 +126,7 @@ class Talk {
     } catch (e) {
       if (intent !== this.intent) return
       this.mic = 'off'
-      this.fault = e instanceof MicrophoneError ? e.fault : 'refused'
-      if (!(e instanceof MicrophoneError)) throw e
+      this.fault = e instanceof MicrophoneError ? e.fault : e instanceof ApiError && e.status === 403 ? 'forbidden' : 'refused'
     }
   }
 
@@ -149,6 +148,7 @@ class Talk {
   }
 
   private tellDaemon(room: string, muted: boolean, intent: number): Promise<void> {
+    // A word that was overtaken before it left is not said; one that silences always is.
     const turn = this.order.then(async () => {
       if (!muted && intent !== this.intent) return
       await setMuted(room, muted)
@@ -206,10 +206,10 @@ class Talk {
     this.leg = 'elsewhere'
   }
 
-  private dropLine(): void {
+  private dropLine(over = false): void {
     const line = this.line
     this.line = null
-    line?.close()
+    line?.close(over)
   }
 
   private async tick(): Promise<void> {

@@ -1,0 +1,88 @@
+// Every view, light and dark, wide and narrow: axe-core finds nothing, nothing is wider than the window.
+import { AxeBuilder } from '@axe-core/playwright'
+import { expect, type Page } from '@playwright/test'
+import { comeIn, open, test } from './daemons'
+
+async function clean(page: Page, view: string): Promise<void> {
+  const found = (await new AxeBuilder({ page }).analyze()).violations
+  expect(found.map((v) => `${v.id}: ${v.nodes.map((n) => n.target.join(' ')).join(', ')}`), view).toEqual([])
+  expect(await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth), `${view} is too wide`).toBeLessThanOrEqual(0)
+}
+
+for (const colorScheme of ['light', 'dark'] as const) {
+  for (const width of [360, 1280]) {
+    test(`views, ${colorScheme}, ${width} px`, async ({ browser, daemon }) => {
+      const d = await daemon()
+      const page = await open(browser, d, { colorScheme, viewport: { width, height: 800 }, reducedMotion: 'reduce' })
+      const heading = page.getByRole('heading', { level: 1 })
+      await expect(page.getByRole('button', { name: 'Come in' })).toBeVisible()
+      await clean(page, 'welcome')
+      await comeIn(page, 'Ana')
+      await clean(page, 'hallway')
+      for (const [at, title] of [['start', 'Start a room'], ['sound', 'Check my sound'], ['you', 'Ana'], ['doctor', 'Connection doctor']] as const) {
+        await page.goto(`${d.url}/#/${at}`)
+        await expect(heading).toHaveText(title)
+        await clean(page, at)
+      }
+      await expect(page.getByRole('main').getByRole('listitem').first()).toBeVisible()
+      await clean(page, 'doctor with findings')
+      await page.goto(`${d.url}/#join=${'A'.repeat(120)}`)
+      await expect(page.getByRole('alert')).toContainText('not a whole Balai link')
+      await clean(page, 'a broken link')
+
+      await page.goto(`${d.url}/#/start`)
+      await page.getByRole('textbox', { name: 'Room name' }).fill('Kopi pagi')
+      await page.getByRole('button', { name: 'Open the room' }).click()
+      await expect(page.getByTestId('mic')).toBeVisible()
+      await clean(page, 'room')
+      await page.getByRole('button', { name: 'Invite', exact: true }).click()
+      await clean(page, 'invite')
+      await page.getByRole('button', { name: 'Create invite' }).click()
+      await expect(page.getByRole('textbox', { name: 'Invite link' })).toHaveValue(/^balai:join#/)
+      await clean(page, 'invite link')
+      const link = await page.getByRole('textbox', { name: 'Invite link' }).inputValue()
+      await page.keyboard.press('Escape')
+      for (const button of ['Room settings', 'Ana, you, host, muted', /end-to-end|sealed/]) {
+        await page.getByRole('button', { name: button }).click()
+        await expect(page.getByRole('dialog')).toBeVisible()
+        await clean(page, String(button))
+        await page.keyboard.press('Escape')
+      }
+      for (const button of ['Chat', 'People']) {
+        await page.getByRole('button', { name: button, exact: true }).click()
+        await expect(page.getByRole('complementary')).toBeVisible()
+        await clean(page, button)
+        await page.getByRole('button', { name: 'Close' }).click()
+      }
+      await page.getByRole('button', { name: 'Back to the hallway; you stay in the room' }).click()
+      await clean(page, 'hallway with the room minimised')
+      await page.goto(`${d.url}/#join=${encodeURIComponent(link)}`)
+      await expect(page.getByRole('button', { name: 'Join the room' })).toBeVisible()
+      await clean(page, 'an invite')
+      await page.evaluate(() => localStorage.removeItem('balai.token'))
+      await page.goto(`${d.url}/?again`)
+      await expect(heading).toHaveText('Open this page from Balai')
+      await clean(page, 'locked')
+    })
+  }
+}
+
+test('a dialog gives the focus back, and Tab stays inside it', async ({ browser, daemon }) => {
+  const d = await daemon()
+  const page = await open(browser, d)
+  await comeIn(page, 'Ana')
+  await page.getByRole('button', { name: 'Start a room' }).click()
+  await expect(page.getByRole('heading', { level: 1 })).toBeFocused()
+  await page.getByRole('textbox', { name: 'Room name' }).fill('Kopi pagi')
+  await page.keyboard.press('Enter')
+  const invite = page.getByRole('button', { name: 'Invite', exact: true })
+  await invite.focus()
+  await page.keyboard.press('Enter')
+  for (let i = 0; i < 30; i++) {
+    await page.keyboard.press('Tab')
+    const where = await page.evaluate(() => (document.activeElement === document.body ? 'page' : document.activeElement?.closest('dialog') ? 'dialog' : 'behind'))
+    expect(where).not.toBe('behind')
+  }
+  await page.keyboard.press('Escape')
+  await expect(invite).toBeFocused()
+})

@@ -1,0 +1,82 @@
+// Real daemons for the tests: each with a folder and ports of its own, on loopback only, ended with its test.
+import { spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { test as base, expect, type Browser, type Page } from '@playwright/test'
+
+const BALAI = process.env.BALAI_BIN ?? resolve(import.meta.dirname, '../../../bin/balai')
+
+export interface Daemon {
+  url: string
+  token: string
+  /** A call of the local API, as an outside program makes it. */
+  api(method: string, path: string, body?: unknown): Promise<Response>
+  /** The address that opens the page, once. */
+  door(): Promise<string>
+}
+
+async function until(what: () => boolean): Promise<void> {
+  for (let i = 0; i < 600; i++) {
+    if (what()) return
+    await new Promise((r) => setTimeout(r, 50))
+  }
+  throw new Error('the daemon was not ready in 30 s')
+}
+
+interface Started extends Daemon {
+  stop(): Promise<void>
+}
+
+async function start(): Promise<Started> {
+  const data = mkdtempSync(join(tmpdir(), 'balai-e2e-'))
+  const child = spawn(BALAI, ['run', '--data', data, '--api', '127.0.0.1:0', '--listen', '/ip4/127.0.0.1/udp/0/quic-v1', '--no-mdns', '--no-browser'], { stdio: ['ignore', 'ignore', 'inherit'] })
+  const gone = new Promise<void>((done) => child.on('exit', () => done()))
+  const file = join(data, 'api.json')
+  await until(() => existsSync(file) || child.exitCode !== null)
+  const { url, token } = JSON.parse(readFileSync(file, 'utf8')) as { url: string; token: string }
+  const api: Daemon['api'] = (method, path, body) =>
+    fetch(`${url}/api/v1${path}`, {
+      method, headers: { Authorization: `Bearer ${token}`, ...(body === undefined ? {} : { 'Content-Type': 'application/json' }) },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    })
+  return {
+    url, token, api,
+    door: async () => ((await (await api('POST', '/codes')).json()) as { url: string }).url,
+    async stop() {
+      child.kill('SIGTERM')
+      await gone
+      rmSync(data, { recursive: true, force: true })
+    },
+  }
+}
+
+/** Opens the page of a daemon in a browser context of its own; every error on its console fails the test. */
+export async function open(browser: Browser, d: Daemon, options: Parameters<Browser['newContext']>[0] = {}): Promise<Page> {
+  const page = await (await browser.newContext({ locale: 'en', permissions: ['microphone'], ...options })).newPage()
+  page.on('pageerror', (e) => { throw e })
+  page.on('console', (m) => {
+    if (m.type() === 'error' && /Content.Security.Policy/i.test(m.text())) throw new Error(m.text())
+  })
+  await page.goto(await d.door())
+  return page
+}
+
+/** The first visit: a name, then the hallway. */
+export async function comeIn(page: Page, name: string): Promise<void> {
+  await page.getByRole('textbox', { name: 'Your name' }).fill(name)
+  await page.getByRole('button', { name: 'Come in' }).click()
+  await expect(page.getByRole('button', { name: 'Start a room' })).toBeVisible()
+}
+
+export const test = base.extend<{ daemon: () => Promise<Daemon> }>({
+  daemon: async ({}, use) => {
+    const all: Started[] = []
+    await use(async () => {
+      const d = await start()
+      all.push(d)
+      return d
+    })
+    await Promise.all(all.map((d) => d.stop()))
+  },
+})

@@ -1,0 +1,121 @@
+// The first evening: a community node, a host, a speaker and a listener, each a daemon and a browser of its own. They
+// meet by hand, through the page, and every one hears every speaker.
+import { execFileSync } from 'node:child_process'
+import { join } from 'node:path'
+import { expect, test, type Page } from '@playwright/test'
+import { save, tap } from './ears'
+import { type Daemon, Lab, root, speech, until } from './lab'
+
+interface Score { file: string, rho_median: number, rho_n: number, estoi_median: number, estoi_p10: number, estoi_n: number, lag_ms: number }
+
+test.setTimeout(240_000)
+
+const RAW = { echoCancellation: false, noiseSuppression: false, autoGainControl: false }
+
+interface Guest { name: string, d: Daemon, page: Page, id: string, wav: string }
+
+async function arrive(lab: Lab, name: string, wav: string, sound: object): Promise<Guest> {
+  const d = await lab.person(name)
+  const ctx = await lab.browser(wav, { bypassCSP: true, permissions: ['microphone'] })
+  await ctx.addInitScript((s) => { localStorage.setItem('balai.sound', JSON.stringify(s)) }, sound)
+  const page = await lab.open(d, ctx)
+  await page.getByRole('textbox', { name: 'Your name' }).fill(name)
+  await page.getByRole('button', { name: 'Come in' }).click()
+  return { name, d, page, id: await d.peerID(), wav }
+}
+
+async function joinByLink(g: Guest, link: string): Promise<void> {
+  await g.page.evaluate((text) => {
+    const data = new DataTransfer()
+    data.setData('text/plain', text)
+    document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true }))
+  }, link)
+  const local = g.page.getByRole('checkbox', { name: /network/i })
+  await expect(g.page.getByRole('button', { name: 'Join the room' })).toBeVisible()
+  if (await local.count() && !await local.isChecked()) await local.check()
+  await g.page.getByRole('button', { name: 'Join the room' }).click()
+  await expect(g.page.getByRole('button', { name: 'Leave quietly' })).toBeVisible()
+}
+
+function scores(source: string, heard: string): Score {
+  return JSON.parse(execFileSync('/usr/bin/python3', [join(root, 'test/speech/score.py'), source, heard], { encoding: 'utf8' })) as Score
+}
+
+async function evening(sound: object): Promise<{ who: string, hears: string, score: Score }[]> {
+  const wavs = speech()
+  const lab = new Lab()
+  try {
+    await lab.community()
+    const host = await arrive(lab, 'Ana', join(wavs, 'ana.wav'), sound)
+    const speaker = await arrive(lab, 'Budi', join(wavs, 'budi.wav'), sound)
+    const listener = await arrive(lab, 'Citra', join(wavs, 'citra.wav'), sound)
+
+    await host.page.getByRole('button', { name: 'Start a room' }).first().click()
+    await host.page.getByRole('textbox', { name: 'Room name' }).fill('The first evening')
+    await host.page.getByRole('radio', { name: /unlisted/i }).check()
+    await host.page.getByRole('button', { name: 'Open the room' }).click()
+    await host.page.getByRole('button', { name: 'Invite', exact: true }).click()
+    await host.page.getByRole('button', { name: 'Create invite' }).click()
+    const link = await host.page.getByRole('textbox', { name: 'Invite link' }).inputValue()
+    expect(link).toMatch(/^balai:join#/)
+    await host.page.keyboard.press('Escape')
+
+    for (const g of [speaker, listener]) await joinByLink(g, link)
+    const id = (await host.d.api<{ id: string }[]>('GET', '/rooms'))[0]!.id
+    await until('three people', async () => (await host.d.room(id)).members === 3)
+
+    await speaker.page.getByRole('button', { name: 'Raise your hand' }).click()
+    await host.page.getByRole('button', { name: /^Budi, .*hand raised, first/i }).first().click()
+    await host.page.getByRole('button', { name: 'Invite to stage' }).click()
+    await until('the stage', async () => (await speaker.d.room(id)).me.on_stage)
+    expect((await speaker.d.room(id)).me.muted).toBe(true)
+
+    for (const g of [host, speaker, listener]) await tap(g.page)
+    await expect(listener.page.getByTestId('mic')).toHaveCount(0)
+    for (const g of [host, speaker]) {
+      await expect(g.page.getByTestId('mic')).toHaveText(/Your microphone is off/)
+      await g.page.getByTestId('mic').click()
+    }
+    for (const g of [host, speaker]) await expect(g.page.getByTestId('mic')).toHaveText(/Your microphone is on/)
+    const talk = 37_000
+    await host.page.waitForTimeout(talk / 2)
+    const seen = await until('a speaking ring', async () => (await listener.d.room(id)).stage.every((p) => p.slot !== null) && listener.d.room(id))
+    await host.page.waitForTimeout(talk / 2)
+
+    const out: { who: string, hears: string, score: Score }[] = []
+    for (const g of [host, speaker, listener]) {
+      const room = await g.d.room(id)
+      for (const s of [host, speaker].filter((x) => x !== g)) {
+        const slot = room.stage.find((p) => p.peer_id === s.id)?.slot
+        expect(slot, `${g.name} plays ${s.name}`).not.toBeNull()
+        const file = join(lab.dir, `${g.name}-hears-${s.name}.wav`)
+        await save(g.page, slot!, file)
+        out.push({ who: g.name, hears: s.name, score: scores(s.wav, file) })
+      }
+    }
+    expect(seen.stage.length).toBe(2)
+    const heardBy = await until('heard by', async () => (await host.d.room(id)).stage.every((p) => p.heard_by >= 1))
+    expect(heardBy).toBe(true)
+    return out
+  } finally {
+    await lab.close()
+  }
+}
+
+test('everyone hears every speaker', async () => {
+  const all = await evening(RAW)
+  for (const s of all) console.log(`${s.who} hears ${s.hears}: ${JSON.stringify(s.score)}`)
+  expect(all.length).toBe(4)
+  for (const { who, hears, score } of all) {
+    expect(score.estoi_n, `${who} hears ${hears}: spoken pieces`).toBeGreaterThanOrEqual(6)
+    expect(score.rho_median, `${who} hears ${hears}: correlation`).toBeGreaterThanOrEqual(0.95)
+    expect(score.estoi_median, `${who} hears ${hears}: ESTOI median`).toBeGreaterThanOrEqual(0.95)
+    expect(score.estoi_p10, `${who} hears ${hears}: ESTOI 10th percentile`).toBeGreaterThanOrEqual(0.85)
+  }
+})
+
+test('with the sound processing of the browser on', async () => {
+  const all = await evening({ echoCancellation: true, noiseSuppression: true, autoGainControl: true })
+  for (const s of all) console.log(`reported only: ${s.who} hears ${s.hears}: ${JSON.stringify(s.score)}`)
+  expect(all.length).toBe(4)
+})
