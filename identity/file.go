@@ -22,6 +22,17 @@ var (
 	ErrSealed = errors.New("identity: the key file is sealed with a passphrase")
 )
 
+// A key file is one PEM block (RFC 1421, section 4.4) and nothing else:
+//
+//	-----BEGIN BALAI PRIVATE KEY-----
+//	Peer: <peer id>
+//	Version: 1
+//
+//	<base64 of the 32-byte Ed25519 seed>
+//	-----END BALAI PRIVATE KEY-----
+//
+// One that Seal wrote says SEALED KEY in place of PRIVATE KEY and holds salt 16 | nonce 24 | sealed seed 48. testdata
+// has one of each.
 const (
 	plainType  = "BALAI PRIVATE KEY"
 	sealedType = "BALAI SEALED KEY"

@@ -82,7 +82,7 @@ func (c *demoCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	if !c.NoBrowser {
-		_ = openBrowser(shape.Launcher) // the link is printed
+		go func() { _ = openBrowser(shape.Launcher) }() // the link is printed
 	}
 	select {
 	case <-ctx.Done():

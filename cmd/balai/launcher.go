@@ -59,6 +59,7 @@ func (l *launcher) routes() http.Handler {
 			_, _ = w.Write(data)
 		})
 	}
+	mux.HandleFunc("GET /favicon.ico", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("POST /open/{name}", l.openPerson)
 	return l.guarded(mux)
 }

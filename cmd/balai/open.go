@@ -7,6 +7,7 @@ import (
 	"io"
 	"os/exec"
 	"runtime"
+	"time"
 
 	"balai/room/invite"
 )
@@ -79,7 +80,10 @@ func (a *app) openPage(page string, printOnly bool) error {
 	})
 }
 
-// openBrowser asks the system to show url. It does not wait for the browser.
+// openerLimit is how long the system's opener is given to fail; one that still runs then is the browser itself.
+const openerLimit = 2 * time.Second
+
+// openBrowser asks the system to show url. It does not wait for the browser to end.
 func openBrowser(url string) error {
 	name, args := "xdg-open", []string{url}
 	switch runtime.GOOS {
@@ -96,6 +100,12 @@ func openBrowser(url string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	go func() { _ = cmd.Wait() }() // only to leave no zombie; the opener may live as long as the browser
-	return nil
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(openerLimit):
+		return nil
+	}
 }

@@ -63,7 +63,7 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 		Ready: func(r node.Ready) {
 			a.ready(r, "balai is ready: "+r.URL+" (balai open shows the page)")
 			if !c.NoBrowser {
-				_ = openBrowser(r.Page) // the line above says how else
+				go func() { _ = openBrowser(r.Page) }() // the line above says how else; it ends by itself after openerLimit
 			}
 		},
 	})

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -139,6 +140,9 @@ func ensureSound(path string) error {
 	intact, fault := inspect(data)
 	if fault == nil {
 		return nil
+	}
+	if held != nil && runtime.GOOS == "windows" { // a file that is open there cannot get another name
+		_ = held.Close()
 	}
 	return mend(path, intact, fault)
 }
