@@ -83,7 +83,7 @@ func (t *linkTable) add(l *Link) error {
 func (t *linkTable) remove(l *Link) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if l.mine == 0 || t.links[l.mine] != l {
+	if t.links[l.mine] != l {
 		return
 	}
 	delete(t.links, l.mine)
@@ -153,13 +153,8 @@ type carrierConn struct {
 	stop context.CancelFunc
 }
 
-// newest is the connection to send on, nil if there is none; a link not yet accepted has no media.
-func (m *peerMedia) newest() *carrierConn {
-	if m == nil {
-		return nil
-	}
-	return m.last.Load()
-}
+// newest is the connection to send on, nil if there is none.
+func (m *peerMedia) newest() *carrierConn { return m.last.Load() }
 
 // add takes a connection in and starts its reader.
 func (m *peerMedia) add(c network.Conn) {
@@ -257,12 +252,11 @@ func (h *Host) OpenLink(ctx context.Context, p peer.ID, roomID [32]byte, cfg Lin
 		return nil, fmt.Errorf("p2p: link to %s: %w", p, err)
 	}
 	l := h.newLink(s, roomID)
-	l.cfg = cfg
 	if err := h.links.add(l); err != nil {
 		return nil, errors.Join(err, s.Reset())
 	}
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
-	open, err := l.exchange()
+	open, err := l.exchange(cfg.Sources)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
@@ -274,6 +268,7 @@ func (h *Host) OpenLink(ctx context.Context, p peer.ID, roomID [32]byte, cfg Lin
 	}
 	l.sources = open.GetSources()
 	l.theirs.Store(open.GetHandle())
+	l.cfg.Store(&cfg)
 	go func() {
 		defer h.wg.Done()
 		l.readLoop()
@@ -283,8 +278,8 @@ func (h *Host) OpenLink(ctx context.Context, p peer.ID, roomID [32]byte, cfg Lin
 }
 
 // exchange is the opening side's greeting.
-func (l *Link) exchange() (*wire.LinkOpen, error) {
-	if err := l.hello(); err != nil {
+func (l *Link) exchange(sources []*wire.Signed) (*wire.LinkOpen, error) {
+	if err := l.hello(sources); err != nil {
 		return nil, err
 	}
 	open, err := l.readHello()
@@ -315,6 +310,14 @@ func (h *Host) handleLinks() {
 	})
 }
 
+// decide asks whoever was named by OnLink.
+func (t *linkTable) decide(l *Link) *LinkConfig {
+	if accept := t.accept.Load(); accept != nil {
+		return (*accept)(l)
+	}
+	return nil
+}
+
 // serveLink is the accepting side of a link, from its first byte to its end.
 func (h *Host) serveLink(s network.Stream) {
 	if s.Conn().Stat().Limited || !h.streams.add(s, maxPeerLinks) {
@@ -330,20 +333,18 @@ func (h *Host) serveLink(s network.Stream) {
 	}
 	l.room, l.sources = [32]byte(open.GetRoom()), open.GetSources()
 	l.theirs.Store(open.GetHandle())
-	accept := h.links.accept.Load()
-	if accept == nil {
-		l.shut(room.Declined)
-		return
-	}
-	cfg := (*accept)(l)
-	if cfg == nil {
-		l.shut(room.Declined)
-		return
-	}
-	l.cfg = *cfg
 	if h.links.add(l) != nil {
 		l.shut(room.Busy)
-	} else if l.hello() == nil {
+		return
+	}
+	cfg := h.links.decide(l)
+	if cfg == nil {
+		h.links.remove(l)
+		l.shut(room.Declined)
+		return
+	}
+	l.cfg.Store(cfg)
+	if l.hello(cfg.Sources) == nil {
 		h.spawn(l.sendLoop)
 	} else {
 		_ = s.Reset()

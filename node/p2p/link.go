@@ -57,7 +57,7 @@ type Link struct {
 	h      *Host
 	remote peer.ID
 	room   [32]byte
-	cfg    LinkConfig
+	cfg    atomic.Pointer[LinkConfig] // nil until both sides have agreed
 	stream network.Stream
 	r      *bufio.Reader
 	media  *peerMedia
@@ -207,23 +207,23 @@ func (l *Link) readLoop() {
 	}
 	l.h.links.remove(l)
 	l.shut(0)
-	if l.cfg.Closed != nil {
-		l.cfg.Closed(l)
+	if c := l.cfg.Load(); c != nil && c.Closed != nil {
+		c.Closed(l)
 	}
 }
 
 func (l *Link) receive(b []byte) {
-	if l.cfg.Receive != nil {
-		l.cfg.Receive(l, b)
+	if c := l.cfg.Load(); c != nil && c.Receive != nil {
+		c.Receive(l, b)
 	}
 }
 
 // hello writes the first record of this side.
-func (l *Link) hello() error {
+func (l *Link) hello(sources []*wire.Signed) error {
 	l.writeMu.Lock()
 	defer l.writeMu.Unlock()
 	return l.writeRecord(&wire.LinkRecord{Record: &wire.LinkRecord_Open{Open: &wire.LinkOpen{
-		Room: l.room[:], Handle: l.mine, Sources: l.cfg.Sources, Carrier: uint32(l.Carrier()),
+		Room: l.room[:], Handle: l.mine, Sources: sources, Carrier: uint32(l.Carrier()),
 	}}}, linkOpenTime)
 }
 

@@ -26,6 +26,7 @@ const (
 	maxNamespace = 1000     // registrations in one namespace
 	maxTotal     = 20_000   // registrations
 	maxPageBytes = 48 << 10 // records in one answer
+	sweepEvery   = time.Minute
 )
 
 // Registration is one peer in one namespace.
@@ -42,13 +43,14 @@ type Registry struct {
 	instance [8]byte
 	seq      uint64
 	total    int
-	spaces   map[string][]*Registration // by seq
-	peers    map[string]int
+	spaces   map[string][]*Registration     // by seq
+	peers    map[string]map[string]struct{} // namespaces by peer
+	swept    time.Time
 }
 
 // NewRegistry makes an empty table. The cookies of another instance are not accepted.
 func NewRegistry(instance [8]byte) *Registry {
-	return &Registry{instance: instance, spaces: map[string][]*Registration{}, peers: map[string]int{}}
+	return &Registry{instance: instance, spaces: map[string][]*Registration{}, peers: map[string]map[string]struct{}{}}
 }
 
 // Register enters or renews peer in ns with a record already verified. A zero ttl means DefaultTTL.
@@ -65,10 +67,11 @@ func (r *Registry) Register(ns, peer string, record []byte, ttl time.Duration, n
 	}
 	r.Expire(ns, now)
 	r.Unregister(ns, peer)
-	if r.total >= maxTotal {
+	if r.total >= maxTotal && now.Sub(r.swept) >= sweepEvery {
+		r.swept = now
 		r.ExpireAll(now)
 	}
-	if r.peers[peer] >= maxPeer {
+	if len(r.peers[peer]) >= maxPeer {
 		return Message_E_NOT_AUTHORIZED, 0
 	}
 	if r.total >= maxTotal || len(r.spaces[ns]) >= maxNamespace {
@@ -77,19 +80,24 @@ func (r *Registry) Register(ns, peer string, record []byte, ttl time.Duration, n
 	r.seq++
 	r.spaces[ns] = append(r.spaces[ns], &Registration{Namespace: ns, Peer: peer, Record: record, Until: now.Add(ttl), seq: r.seq})
 	r.total++
-	r.peers[peer]++
+	if r.peers[peer] == nil {
+		r.peers[peer] = map[string]struct{}{}
+	}
+	r.peers[peer][ns] = struct{}{}
 	return Message_OK, ttl
 }
 
 // Unregister takes peer out of ns; an empty ns means everywhere.
 func (r *Registry) Unregister(ns, peer string) {
 	if ns == "" {
-		for ns := range r.spaces {
-			r.remove(ns, func(g *Registration) bool { return g.Peer == peer })
+		for ns := range r.peers[peer] {
+			r.Unregister(ns, peer)
 		}
 		return
 	}
-	r.remove(ns, func(g *Registration) bool { return g.Peer == peer })
+	if _, ok := r.peers[peer][ns]; ok {
+		r.remove(ns, func(g *Registration) bool { return g.Peer == peer })
+	}
 }
 
 // Expire forgets what is over in ns.
@@ -111,7 +119,7 @@ func (r *Registry) remove(ns string, gone func(*Registration) bool) {
 			return false
 		}
 		r.total--
-		if r.peers[g.Peer]--; r.peers[g.Peer] == 0 {
+		if delete(r.peers[g.Peer], ns); len(r.peers[g.Peer]) == 0 {
 			delete(r.peers, g.Peer)
 		}
 		return true
