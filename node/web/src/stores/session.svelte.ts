@@ -5,6 +5,7 @@ import { ApiError, redeem, token, whenUnauthorized } from '../api/transport'
 import type { Finding, Invite, Listing, Member, Message, Node, Profile, Room, View } from '../api/types'
 import { diff } from '../lib/diff'
 import { handed } from '../lib/link'
+import { m } from '../i18n/index.svelte'
 import { happened } from '../lib/words'
 import { doctor } from './doctor.svelte'
 import { hallway } from './hallway.svelte'
@@ -91,7 +92,7 @@ function view(v: View): void {
   for (const [id, list] of Object.entries(v.invites ?? {})) invites.set(id, list ?? [])
   const before = rooms.byId
   rooms.reset(v.rooms ?? [])
-  for (const r of Object.values(rooms.byId)) if (before[r.id]) changed(before[r.id], r)
+  for (const r of Object.values(rooms.byId)) changed(before[r.id], r, true)
   // A daemon that came back has no leg: it is made anew now, not when the old one is noticed to be dead.
   const here = rooms.byId[talk.here]
   if (here && here.state === 'live' && !here.me.audio) talk.again()
@@ -103,7 +104,8 @@ function room(r: Room): void {
   changed(was, rooms.byId[r.id] ?? r)
 }
 
-function changed(was: Room | undefined, is: Room): void {
+// After a reconnection the difference is of the whole time away: that I am muted was nobody's deed.
+function changed(was: Room | undefined, is: Room, away = false): void {
   if (isOver(is)) {
     if (talk.here === is.id) talk.stop(true)
     return
@@ -113,7 +115,7 @@ function changed(was: Room | undefined, is: Room): void {
     if (h.to === 'others') notices.say(happened(h))
     else {
       if (h.what === 'muted' && (talk.here !== is.id || talk.mic !== 'on')) continue
-      notices.tell(happened(h), 'you')
+      notices.tell(h.what === 'muted' && away ? m.me_reconnected() : happened(h), 'you')
     }
   }
   if (talk.here !== is.id) return
