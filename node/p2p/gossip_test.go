@@ -208,6 +208,11 @@ func TestOutsider(t *testing.T) {
 	if peers := xps.ListPeers(name); len(peers) != 0 {
 		t.Errorf("the outsider sees subscribers %v", peers)
 	}
+	for _, h := range []*Host{a, b} {
+		if n := len(x.members.streams(h.ID(), network.DirInbound)); n != 0 {
+			t.Errorf("a member opened %d gossip streams to the outsider: it may see topics", n)
+		}
+	}
 	for _, topic := range []*Topic{ta, tb} {
 		if slices.Contains(topic.Peers(), x.ID()) {
 			t.Error("a member sees the outsider in the topic")
@@ -378,5 +383,27 @@ func TestFlood(t *testing.T) {
 	}
 	if f.take(bytesBurst+1, now) {
 		t.Error("too many bytes passed")
+	}
+}
+
+// TestFloodOnTheWire: of 2,000 messages in some two seconds a burst arrives, and others are heard meanwhile.
+func TestFloodOnTheWire(t *testing.T) {
+	a, x, c := testHost(t), testHost(t), testHost(t)
+	_, ba := join(t, a.Lobby(), "t", TopicConfig{})
+	xt, _ := join(t, x.Lobby(), "t", TopicConfig{})
+	ct, _ := join(t, c.Lobby(), "t", TopicConfig{})
+	connect(t, a, x)
+	connect(t, a, c)
+	eventually(t, "a is in the topic", func() bool {
+		return slices.Contains(xt.Peers(), a.ID()) && slices.Contains(ct.Peers(), a.ID())
+	})
+	for i := range 2000 {
+		publish(t, xt, fmt.Sprint("flood ", i))
+		time.Sleep(time.Millisecond)
+	}
+	flooded := ba.len()
+	say(t, ct, "honest ", ba.has)
+	if flooded > 2*flowBurst || flooded < flowBurst/2 {
+		t.Errorf("%d of 2000 passed", flooded)
 	}
 }
