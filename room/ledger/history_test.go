@@ -21,7 +21,6 @@ import (
 type world struct {
 	rnd    *rand.Rand
 	rig    *rig
-	names  []string
 	logs   map[string]*Ledger
 	all    []*aside
 	counts map[string]int
