@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { test as base, expect, type Browser, type Page } from '@playwright/test'
 
-const BALAI = process.env.BALAI_BIN ?? resolve(import.meta.dirname, '../../../bin/balai')
+const BALAI = process.env.BALAI ?? resolve(import.meta.dirname, '../../../bin/balai')
 
 export interface Daemon {
   url: string

@@ -157,6 +157,7 @@ export interface NewInvite {
   role: 'listener' | 'speaker'
   uses: number
   expires_in: number
+  audience?: string
   depth?: number
   knock?: boolean
   strict?: boolean

@@ -32,12 +32,29 @@ export function ears(slots: number, onBlocked: (blocked: boolean) => void): Ears
     }
   }
 
+  async function unblock(): Promise<void> {
+    const ok = (await Promise.all(all.map(start))).every(Boolean)
+    onBlocked(!ok)
+    if (ok) listen(false)
+  }
+  // Whatever the person does first on the page is good enough for the browser.
+  function listen(on: boolean): void {
+    for (const gesture of ['pointerdown', 'keydown'] as const) {
+      if (on) window.addEventListener(gesture, unblock)
+      else window.removeEventListener(gesture, unblock)
+    }
+  }
+
   return {
     play(slot, track) {
       const a = all[slot]
       if (!a) return
       a.srcObject = new MediaStream([track])
-      void start(a).then((ok) => { if (!ok) onBlocked(true) })
+      void start(a).then((ok) => {
+        if (ok) return
+        onBlocked(true)
+        listen(true)
+      })
     },
     volume(slot, v) {
       const a = all[slot]
@@ -48,11 +65,9 @@ export function ears(slots: number, onBlocked: (blocked: boolean) => void): Ears
         if ('setSinkId' in a) a.setSinkId(deviceId).catch(() => {})
       }
     },
-    async unblock() {
-      const ok = await Promise.all(all.map(start))
-      onBlocked(!ok.every(Boolean))
-    },
+    unblock,
     close() {
+      listen(false)
       for (const a of all) {
         a.pause()
         a.srcObject = null

@@ -1,0 +1,31 @@
+// Carries out what a slash command asks for: the same deeds as the buttons.
+import { lock, raiseHand } from '../api/calls'
+import type { Room } from '../api/types'
+import { m } from '../i18n/index.svelte'
+import { COMMANDS, slash } from '../lib/slash'
+import { messages } from '../stores/messages.svelte'
+import { notices } from '../stores/notices.svelte'
+import { reactions } from '../stores/reactions.svelte'
+import { talk } from '../stores/talk.svelte'
+import { actOn, leaveRoom } from './deeds'
+
+export type Opens = 'invite' | 'people' | 'keys'
+
+/** Says a line or does what it asks for. opens: shows a dialog or panel of the room. Throws what the call throws. */
+export async function sayOrDo(room: Room, line: string, opens: (what: Opens) => void): Promise<void> {
+  const s = slash(line, [...(room.knocks ?? []), ...(room.stage ?? []), ...(room.audience_list ?? [])])
+  switch (s.do) {
+    case 'say': if (s.text) await messages.say(room.id, s.text); return
+    case 'mic': if (room.me.on_stage) await talk.turn(s.on); return
+    case 'hand': return raiseHand(room.id, s.up)
+    case 'react': return reactions.send(room.id, s.kind)
+    case 'lock': return lock(room.id, s.on)
+    case 'leave': return leaveRoom(room.id)
+    case 'act': await actOn(room, s.peer, s.action, s.reason); return
+    case 'invite': case 'people': case 'keys': return opens(s.do)
+    case 'help': return notices.tell(COMMANDS.join(' · '))
+    case 'unknown': return notices.tell(m.slash_unknown({ word: s.word }), 'fault')
+    case 'nobody': return notices.tell(m.slash_nobody({ name: s.name }), 'fault')
+    case 'several': return notices.tell(m.slash_several({ name: s.name }), 'fault')
+  }
+}
