@@ -81,7 +81,7 @@ export class Lab {
   }
 
   async person(name: string): Promise<Daemon> {
-    const d = await Daemon.start(this, name, ['run', '--api', '127.0.0.1:0', ...LISTEN, ...this.boot, '--no-mdns', '--no-browser', '--name', name], true)
+    const d = await Daemon.start(this, name, ['run', '--api', '127.0.0.1:0', ...LISTEN, ...this.boot, '--no-mdns', '--no-browser'], true)
     this.daemons.push(d)
     return d
   }
