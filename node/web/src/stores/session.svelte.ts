@@ -93,6 +93,7 @@ function view(v: View): void {
   const before = rooms.byId
   rooms.reset(v.rooms ?? [])
   for (const r of Object.values(rooms.byId)) changed(before[r.id], r, true)
+  for (const [id, has] of Object.entries(messages.has)) if (has && rooms.byId[id]?.state === 'live') void messages.load(id)
   // A daemon that came back has no leg: it is made anew now, not when the old one is noticed to be dead.
   const here = rooms.byId[talk.here]
   if (here && here.state === 'live' && !here.me.audio) talk.again()

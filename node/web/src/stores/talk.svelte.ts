@@ -14,6 +14,14 @@ const TICK_MS = 120
 export type LegShown = 'off' | 'connecting' | 'up' | 'lost' | 'refused' | 'elsewhere'
 export type Mic = 'off' | 'opening' | 'on'
 
+const HERE = 'balai.here'
+
+/** The room whose sound this tab had, so that a reload finds it again; "" for none. */
+export const remembered = {
+  get: (): string => sessionStorage.getItem(HERE) ?? '',
+  set: (room: string): void => sessionStorage.setItem(HERE, room),
+}
+
 class Talk {
   /** The room whose sound plays here. */
   here = $state('')
@@ -41,17 +49,22 @@ class Talk {
   private nag = nag()
   private waiting: (() => void)[] = [] // for the leg
 
-  /** Brings the sound of a room here. Without `take`, a tab that has it already keeps it. */
-  async enter(room: string, take: boolean): Promise<void> {
+  /**
+   * Brings the sound of a room here. Without `take`, whoever has it keeps it: another tab, or, when `foreign` says that
+   * the daemon has a leg, another program.
+   */
+  async enter(room: string, take: boolean, foreign = false): Promise<void> {
     if (this.here === room && this.leg !== 'elsewhere' && this.leg !== 'off') return
     this.stop()
     const run = ++this.run
     this.here = room
+    if (foreign && !take) return void (this.leg = 'elsewhere')
     this.leg = 'connecting'
     const release = await holdSound(take, () => { if (run === this.run) this.yieldSound() })
     if (run !== this.run) return release?.()
     if (!release) return void (this.leg = 'elsewhere')
     this.release = release
+    remembered.set(room)
     this.out = ears(SLOTS, (b) => (this.blocked = b))
     this.out.output(sound.now.outputId)
     this.timer = setInterval(() => void this.tick(), TICK_MS)
@@ -69,6 +82,8 @@ class Talk {
     this.release?.()
     this.release = null
     clearInterval(this.timer)
+    this.waiting = []
+    remembered.set('')
     Object.assign(this, { here: '', leg: 'off', mic: 'off', fault: null, blocked: false, level: 0, slots: [false, false, false], whileOff: false, held: false, tries: 0 })
   }
 
@@ -101,6 +116,7 @@ class Talk {
 
   /** Turns the microphone on or off. Off holds at once here, and the daemon enforces it. */
   async turn(on: boolean): Promise<void> {
+    if (on && this.leg === 'elsewhere') await this.enter(this.here, true)
     const intent = ++this.intent
     const room = this.here
     if (!room) return
