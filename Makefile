@@ -3,7 +3,6 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 GO ?= go
 export GOTOOLCHAIN ?= local
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 WEB := node/web
 DIST := $(WEB)/dist/index.html
 WEBSRC := $(shell find $(WEB)/src $(WEB)/messages $(WEB)/public $(WEB)/project.inlang -type f 2>/dev/null) $(WEB)/package.json $(WEB)/index.html $(WEB)/vite.config.ts
@@ -21,13 +20,14 @@ run: build ## your own daemon
 	bin/balai run
 
 build: ui ## bin/balai with its page
-	$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/balai ./cmd/balai
+	$(GO) build -buildvcs=auto -trimpath -ldflags "-s -w" -o bin/balai ./cmd/balai
 
 ui: $(DIST) ## the page alone
 
 $(WEB)/node_modules/.package-lock.json: $(WEB)/package.json $(WEB)/package-lock.json
 	test/setup node
-	cd $(WEB) && npm ci --no-audit --no-fund
+	@# not npm ci: it fails where the registry lacks optional packages of other platforms
+	cd $(WEB) && npm install --no-save --no-audit --no-fund
 	@touch $@
 
 $(DIST): $(WEB)/node_modules/.package-lock.json $(WEBSRC)

@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -193,6 +194,27 @@ func TestPion(t *testing.T) {
 			if strings.HasPrefix(p, "github.com/libp2p/") && !strings.Contains(p, "/core/") && s.pkg != "node/p2p" {
 				t.Errorf("%s imports %s", s.path, p)
 			}
+		}
+	}
+}
+
+// TestFloors keeps indirect dependencies above the versions that had remote panics.
+func TestFloors(t *testing.T) {
+	mod, err := os.ReadFile("../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for module, floor := range map[string][3]int{"github.com/pion/webrtc/v4": {4, 2, 26}, "github.com/pion/stun/v3": {3, 1, 7}} {
+		var at [3]int
+		for line := range strings.Lines(string(mod)) {
+			if rest, ok := strings.CutPrefix(strings.TrimSpace(line), module+" v"); ok {
+				if _, err := fmt.Sscanf(rest, "%d.%d.%d", &at[0], &at[1], &at[2]); err != nil {
+					t.Errorf("%s: %v", module, err)
+				}
+			}
+		}
+		if slices.Compare(at[:], floor[:]) < 0 {
+			t.Errorf("%s is at %v, below %v", module, at, floor)
 		}
 	}
 }
