@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -110,12 +111,11 @@ func (s *Session) serveJoin(ctx context.Context, st Stream, hello *wire.Hello) e
 		return refusalOf(err)
 	}
 	if knocking {
-		if err := st.Write(&wire.JoinMessage{Message: &wire.JoinMessage_Knocking{Knocking: &wire.Knocking{}}}); err != nil {
-			s.post(func() { s.dropKnock(n.peer, wait) })
-			return err
-		}
+		err = s.holdKnock(ctx, st, n.peer, wait)
+	} else {
+		err = s.await(ctx, wait)
 	}
-	if err := s.await(ctx, wait); err != nil {
+	if err != nil {
 		return refusalOf(err)
 	}
 	var w *wire.Welcome
@@ -124,6 +124,23 @@ func (s *Session) serveJoin(ctx context.Context, st Stream, hello *wire.Hello) e
 	}
 	_ = st.SetDeadline(time.Now().Add(stepWait))
 	return st.Write(&wire.JoinMessage{Message: &wire.JoinMessage_Welcome{Welcome: w}})
+}
+
+// holdKnock waits for an authority's answer as long as the newcomer holds the stream.
+func (s *Session) holdKnock(ctx context.Context, st Stream, p peer.ID, wait chan error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if err := st.Write(&wire.JoinMessage{Message: &wire.JoinMessage_Knocking{Knocking: &wire.Knocking{}}}); err != nil {
+		cancel(err)
+	}
+	_ = st.SetDeadline(time.Now().Add(knockWait))
+	var watch sync.WaitGroup
+	watch.Go(func() { cancel(st.Read(&wire.JoinMessage{})) }) // nothing is due: an end is a change of mind
+	err := s.await(ctx, wait)
+	_ = st.SetDeadline(time.Now().Add(-time.Second))
+	watch.Wait()
+	_ = s.call(context.WithoutCancel(ctx), func() error { s.dropKnock(p, wait); return nil })
+	return err
 }
 
 // await waits for an admission; nil means that there is nothing to wait for.

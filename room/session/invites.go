@@ -79,17 +79,35 @@ func (s *Session) terms(t InviteTerms, now time.Time) (invite.Terms, error) {
 	if t.Uses < 0 || t.Uses > 0xffff || t.Depth < 0 || t.Depth > 2 || t.ExpiresIn < 0 || t.ExpiresIn > maxLife {
 		return invite.Terms{}, fmt.Errorf("uses 0 to 65535, depth 0 to 2, expiry at most ten years: %w", room.Malformed)
 	}
-	if t.ExpiresIn == 0 {
-		t.ExpiresIn = inviteLife
+	out := invite.Terms{
+		Role: t.Role, Depth: uint8(t.Depth), Uses: uint16(t.Uses), Strict: t.Strict, Knock: t.Knock, Audience: t.Audience, Hints: s.cfg.Ports.Hints(),
 	}
-	from := now.Truncate(time.Second)
+	out.NotBefore, out.Expiry = s.lifeOf(t, now)
+	return out, nil
+}
+
+// lifeOf is when an invite of mine holds. A link given on holds as long as the one that I came by, or
+// shorter: what is zero is inherited.
+func (s *Session) lifeOf(t InviteTerms, now time.Time) (from, to time.Time) {
+	from, life := now.UTC().Truncate(time.Second), t.ExpiresIn
+	if life == 0 {
+		life = inviteLife
+	}
 	if t.NotBefore.After(from) {
-		from = t.NotBefore.Truncate(time.Second)
+		from = t.NotBefore.UTC().Truncate(time.Second)
 	}
-	return invite.Terms{
-		Role: t.Role, Depth: uint8(t.Depth), Uses: uint16(t.Uses), NotBefore: from.UTC(), Expiry: from.Add(max(t.ExpiresIn, time.Second)).UTC(),
-		Strict: t.Strict, Knock: t.Knock, Audience: t.Audience, Hints: s.cfg.Ports.Hints(),
-	}, nil
+	to = from.Add(max(life, time.Second))
+	if _, authority := s.state.Rank(s.me); authority || s.cfg.Invite == nil {
+		return from, to
+	}
+	parent := s.cfg.Invite.Grant()
+	if !from.After(parent.NotBefore) {
+		from = time.Time{}
+	}
+	if t.ExpiresIn == 0 || to.After(parent.Expiry) {
+		to = time.Time{}
+	}
+	return from, to
 }
 
 func (s *Session) makeInvite(t invite.Terms) (*invite.Invite, error) {

@@ -226,6 +226,7 @@ func (s *Session) mute(muted bool) error {
 	if s.muted != muted {
 		s.muted, s.dirty = muted, true
 		s.due.presence = time.Time{}
+		s.replan(time.Now()) // before the answer: a mute that was answered is a mute
 	}
 	return nil
 }

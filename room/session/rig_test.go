@@ -1,0 +1,741 @@
+package session
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
+
+	"balai/identity"
+	"balai/room"
+	"balai/room/invite"
+	"balai/room/ledger"
+	"balai/room/sframe"
+	"balai/room/wire"
+)
+
+// world is a whole room in one process: sessions, and between them gossip and streams with seeded delay,
+// loss, duplication and partition. Time is the bubble's.
+type world struct {
+	t    *testing.T
+	wg   sync.WaitGroup
+	mu   sync.Mutex // guards what follows
+	rng  *rand.Rand
+	all  []*soul
+	loss float64
+	dup  float64
+	slow time.Duration // the longest delay of a message
+	cut  func(a, b *soul) bool
+	said []sealed // all gossip that was ever published
+}
+
+// sealed is one gossip message as it went over the wire.
+type sealed struct {
+	by    *soul
+	topic string
+	data  []byte
+	at    time.Time
+}
+
+// soul is one person: a key, what her disk holds, and the session that runs now.
+type soul struct {
+	w    *world
+	name string
+	key  *identity.Key
+	id   peer.ID
+	room room.ID
+	r    room.Secret
+
+	s     *Session
+	stop  context.CancelFunc
+	ended chan struct{}
+
+	mu      sync.Mutex // guards what follows
+	disk    map[string][]byte
+	full    bool // the disk takes no more
+	gate    map[peer.ID]bool
+	known   map[peer.ID]bool
+	hints   []peer.ID
+	seen    map[[32]byte]bool // gossip that pubsub saw
+	heard   int               // gossip that the session took
+	plan    Media
+	links   []peer.ID
+	dial    []peer.ID
+	events  []Event
+	ad      *wire.Signed
+	serve   func(proto string, st *pipe) bool // set by a hostile one; false: as usual
+	candide func(ctx context.Context) []peer.ID
+}
+
+// simulate runs f once for each seed; the seed stands in the name of the subtest.
+func simulate(t *testing.T, seeds int, f func(t *testing.T, w *world)) {
+	t.Helper()
+	for i := range seeds {
+		seed := uint64(i + 1)
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 0x62616c6169)), slow: 40 * time.Millisecond}
+				defer w.close()
+				f(t, w)
+			})
+		})
+	}
+}
+
+func (w *world) close() {
+	for _, p := range w.all {
+		p.halt()
+	}
+	w.wg.Wait()
+}
+
+// after lets time pass.
+func (w *world) after(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// until lets time pass until ok, for at most a minute.
+func (w *world) until(what string, ok func() bool) {
+	w.t.Helper()
+	w.within(time.Minute, what, ok)
+}
+
+func (w *world) within(d time.Duration, what string, ok func() bool) {
+	w.t.Helper()
+	for end := time.Now().Add(d); ; {
+		synctest.Wait()
+		if ok() {
+			return
+		}
+		if time.Now().After(end) {
+			w.t.Fatalf("waited %v in vain for %s; %s", d, what, w)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// String tells where everybody is.
+func (w *world) String() string {
+	var b strings.Builder
+	for _, p := range w.all {
+		if p.s == nil {
+			continue
+		}
+		v := p.s.View()
+		fmt.Fprintf(&b, "\n  %s: %s %s, %s, members %d, epoch %d.%d", p.name, v.State, v.Reason, v.Me.Role, v.Members, v.Epoch.N, v.Epoch.Step)
+	}
+	return b.String()
+}
+
+func (w *world) chance(p float64) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return p > 0 && w.rng.Float64() < p
+}
+
+func (w *world) delay() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Millisecond + time.Duration(w.rng.Int64N(int64(w.slow)))
+}
+
+// part cuts the world in two; nobody on one side reaches the other until heal.
+func (w *world) part(one ...*soul) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut = func(a, b *soul) bool { return slices.Contains(one, a) != slices.Contains(one, b) }
+}
+
+func (w *world) heal() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut = nil
+}
+
+func (w *world) apart(a, b *soul) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.cut != nil && w.cut(a, b)
+}
+
+func (w *world) find(p peer.ID) *soul {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, q := range w.all {
+		if q.id == p {
+			return q
+		}
+	}
+	return nil
+}
+
+// person is somebody who has not entered yet.
+func (w *world) person(name string) *soul {
+	k, err := identity.Generate()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	p := &soul{w: w, name: name, key: k, id: k.ID(), disk: map[string][]byte{}, known: map[peer.ID]bool{}, seen: map[[32]byte]bool{}}
+	w.mu.Lock()
+	w.all = append(w.all, p)
+	w.mu.Unlock()
+	return p
+}
+
+func (w *world) people(names ...string) []*soul {
+	out := make([]*soul, len(names))
+	for i, n := range names {
+		out[i] = w.person(n)
+	}
+	return out
+}
+
+func testLog(who string) *slog.Logger {
+	if os.Getenv("BALAI_TEST_LOG") == "" {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("who", who)
+}
+
+// open opens a room.
+func (p *soul) open(v room.Visibility) {
+	p.w.t.Helper()
+	p.r = room.NewSecret()
+	g, err := ledger.NewGenesis(p.key, p.r, room.Policy{Visibility: v, Name: "Room of " + p.name}, nil, time.Now())
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	p.room = room.IDOf(p.key.Public(), p.r.Nonce())
+	p.disk["genesis"], _ = proto.Marshal(g)
+	p.run(Config{Genesis: g, New: true})
+	p.w.after(0)
+}
+
+// join comes by an invite; it does not wait.
+func (p *soul) join(v *invite.Invite) {
+	p.room, p.r = v.Room(), v.Secret
+	if issuer, err := identity.PeerOf(v.Issuer()); err == nil {
+		p.hints = append(p.hints, issuer)
+	}
+	p.run(Config{Invite: v})
+}
+
+// visit comes without an invite.
+func (p *soul) visit(host *soul) {
+	p.room, p.r, p.hints = host.room, host.r, []peer.ID{host.id}
+	p.run(Config{})
+}
+
+// enter joins and waits until that is decided or knocked.
+func (p *soul) enter(v *invite.Invite) Phase {
+	p.w.t.Helper()
+	p.join(v)
+	p.w.until(p.name+" to be answered", func() bool { return p.s.View().State != Joining })
+	return p.s.View().State
+}
+
+// come is enter for who must get in.
+func (p *soul) come(v *invite.Invite) {
+	p.w.t.Helper()
+	if p.enter(v) != Live {
+		p.w.t.Fatalf("%s is not in: %s", p.name, p.w)
+	}
+}
+
+// restart is a new process over the same disk.
+func (p *soul) restart() {
+	p.w.t.Helper()
+	p.halt()
+	cfg := Config{Issued: p.disk["invites"]}
+	for name, b := range p.disk {
+		m := &wire.Signed{}
+		if strings.HasPrefix(name, "op/") && proto.Unmarshal(b, m) == nil {
+			cfg.Ops = append(cfg.Ops, m)
+		}
+	}
+	if b := p.disk["genesis"]; b != nil {
+		cfg.Genesis = &wire.Signed{}
+		if err := proto.Unmarshal(b, cfg.Genesis); err != nil {
+			p.w.t.Fatal(err)
+		}
+	}
+	p.run(cfg)
+}
+
+func (p *soul) run(cfg Config) {
+	cfg.Key, cfg.Room, cfg.Secret, cfg.Ports, cfg.Log = p.key, p.room, p.r, (*ports)(p), testLog(p.name)
+	cfg.Profile = func() identity.Profile { return identity.Profile{Name: p.name} }
+	ctx, cancel := context.WithCancel(context.Background())
+	s := New(cfg)
+	ended := make(chan struct{})
+	p.mu.Lock()
+	p.s, p.stop, p.ended, p.gate, p.seen = s, cancel, ended, nil, map[[32]byte]bool{}
+	p.mu.Unlock()
+	s.Watch(func(e Event) {
+		p.mu.Lock()
+		p.events = append(p.events, e)
+		p.mu.Unlock()
+	})
+	p.w.wg.Go(func() { s.Run(ctx); close(ended) })
+}
+
+// halt ends the process politely.
+func (p *soul) halt() {
+	if p.s != nil {
+		p.stop()
+		<-p.ended
+	}
+}
+
+// session is the one that runs, nil when none does.
+func (p *soul) session() *Session {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.s == nil {
+		return nil
+	}
+	select {
+	case <-p.ended:
+		return nil
+	default:
+		return p.s
+	}
+}
+
+func (p *soul) view() View { return p.s.View() }
+
+// in runs f in the session's goroutine.
+func (p *soul) in(f func(s *Session)) {
+	p.w.t.Helper()
+	if err := p.s.call(context.Background(), func() error { f(p.s); return nil }); err != nil {
+		p.w.t.Fatalf("%s: %v", p.name, err)
+	}
+}
+
+// invites makes an invite with the terms given.
+func (p *soul) invites(t InviteTerms) *invite.Invite {
+	p.w.t.Helper()
+	v, err := p.s.Invite(context.Background(), t)
+	if err != nil {
+		p.w.t.Fatalf("%s invites: %v", p.name, err)
+	}
+	inv, err := invite.ParseLink(v.Link)
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	return inv
+}
+
+func (p *soul) act(kind room.Kind, target *soul) {
+	p.w.t.Helper()
+	if err := p.try(kind, target); err != nil {
+		p.w.t.Fatalf("%s: %v of %v: %v", p.name, kind, target, err)
+	}
+}
+
+func (p *soul) try(kind room.Kind, target *soul) error {
+	var id peer.ID
+	if target != nil {
+		id = target.id
+	}
+	return p.s.Act(context.Background(), kind, id, "")
+}
+
+func (p *soul) hash() (h [32]byte) {
+	p.in(func(s *Session) { h = s.ledger.Hash() })
+	return h
+}
+
+func (p *soul) sealing() (e sframe.Epoch, ok bool) {
+	p.in(func(s *Session) { e, ok = s.keys.sealing() })
+	return e, ok
+}
+
+func (p *soul) String() string {
+	if p == nil {
+		return "the room"
+	}
+	return p.name
+}
+
+// agreed tells whether these hold one state and seal with one key at one step.
+func agreed(souls ...*soul) bool {
+	for _, p := range souls {
+		if p.view().State != Live {
+			return false
+		}
+		a, okA := p.sealing()
+		b, okB := souls[0].sealing()
+		if !okA || !okB || a != b || p.hash() != souls[0].hash() || p.view().Members != souls[0].view().Members {
+			return false
+		}
+	}
+	return true
+}
+
+// settle waits until these agree.
+func (w *world) settle(souls ...*soul) {
+	w.t.Helper()
+	w.until("one state", func() bool { return agreed(souls...) })
+}
+
+// mutual fails unless each can open what each other seals now.
+func (w *world) mutual(souls ...*soul) {
+	w.t.Helper()
+	for _, a := range souls {
+		e, ok := a.sealing()
+		if !ok {
+			w.t.Errorf("%s has no key; %s", a.name, w)
+			continue
+		}
+		data := e.SealGossip(a.room, "t", []byte("x"))
+		for _, b := range souls {
+			if !b.opens("t", data) {
+				w.t.Errorf("%s cannot open what %s seals (epoch %d step %d); %s", b.name, a.name, e.N, e.Step, w)
+			}
+		}
+	}
+}
+
+// opens tells whether any key that p holds opens a message.
+func (p *soul) opens(topic string, data []byte) bool {
+	return slices.ContainsFunc(p.keys(), func(e sframe.Epoch) bool {
+		_, err := e.OpenGossip(p.room, topic, data)
+		return err == nil
+	})
+}
+
+func (p *soul) keys() (out []sframe.Epoch) {
+	p.in(func(s *Session) { out = slices.Concat(s.keys.epochs, s.keys.before) })
+	return out
+}
+
+// ports is a soul as its session's world.
+type ports soul
+
+func (q *ports) soul() *soul { return (*soul)(q) }
+
+func (q *ports) Publish(topic string, data []byte) {
+	p := q.soul()
+	p.w.mu.Lock()
+	p.w.said = append(p.w.said, sealed{p, topic, data, time.Now()})
+	p.w.mu.Unlock()
+	p.mu.Lock()
+	p.seen[sha256.Sum256(data)] = true
+	p.mu.Unlock()
+	p.forward(topic, data)
+}
+
+// forward sends to all whom both gates let.
+func (p *soul) forward(topic string, data []byte) {
+	p.w.mu.Lock()
+	all := slices.Clone(p.w.all)
+	p.w.mu.Unlock()
+	for _, to := range all {
+		if to == p || to.room != p.room || !p.lets(to.id) || p.w.chance(p.w.loss) {
+			continue
+		}
+		time.AfterFunc(p.w.delay(), func() { to.receive(topic, p, data) })
+		if p.w.chance(p.w.dup) {
+			time.AfterFunc(p.w.delay(), func() { to.receive(topic, p, data) })
+		}
+	}
+}
+
+func (p *soul) lets(id peer.ID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.gate[id]
+}
+
+// receive is pubsub: the gate, duplicates, the validator, then on to the others.
+func (p *soul) receive(topic string, from *soul, data []byte) {
+	s := p.session()
+	if s == nil || !p.lets(from.id) || p.w.apart(from, p) {
+		return
+	}
+	h := sha256.Sum256(data)
+	p.mu.Lock()
+	again := p.seen[h]
+	p.seen[h] = true
+	p.mu.Unlock()
+	if again {
+		return
+	}
+	if err := s.Gossip(topic, from.id, data); err != nil {
+		if errors.Is(err, ErrFalse) {
+			p.w.t.Logf("%s rejects what %s sent: %v", p.name, from.name, err)
+		}
+		return
+	}
+	p.mu.Lock()
+	p.heard++
+	p.mu.Unlock()
+	p.forward(topic, data)
+}
+
+func (q *ports) Members(peers []peer.ID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.gate = map[peer.ID]bool{}
+	for _, p := range peers {
+		q.gate[p] = true
+	}
+}
+
+func (q *ports) Links(peers, dial []peer.ID, _ []*wire.Signed) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.links, q.dial = peers, dial
+}
+
+func (q *ports) Media(m Media) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.plan = m
+}
+
+func (p *soul) media() Media {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.plan
+}
+
+const recordPrefix = "record of "
+
+func (q *ports) Record() []byte { return []byte(recordPrefix + q.id) }
+
+func (q *ports) RecordOf(p peer.ID) []byte {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.known[p] {
+		return nil
+	}
+	return []byte(recordPrefix + p)
+}
+
+func (q *ports) Learn(record []byte, _ peer.ID) peer.ID {
+	id, ok := strings.CutPrefix(string(record), recordPrefix)
+	if !ok {
+		return ""
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.known[peer.ID(id)] = true
+	return peer.ID(id)
+}
+
+func (q *ports) Hints() []invite.Hint { return nil }
+
+func (q *ports) Candidates(ctx context.Context) []peer.ID {
+	if f := q.candide; f != nil {
+		return f(ctx)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	out := slices.Clone(q.hints)
+	for _, p := range slices.Sorted(maps.Keys(q.known)) {
+		if !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+var errDiskFull = errors.New("no space left on the test's disk")
+
+func (q *ports) Save(name string, data []byte) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.full {
+		return errDiskFull
+	}
+	if data == nil {
+		delete(q.disk, name)
+		return nil
+	}
+	q.disk[name] = data
+	return nil
+}
+
+func (q *ports) Listed(ad *wire.Signed, _ bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ad = ad
+}
+
+func (q *ports) Open(ctx context.Context, id peer.ID, protocol string) (Stream, error) {
+	p := q.soul()
+	to := p.w.find(id)
+	if to == nil || p.w.apart(p, to) {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(5 * time.Second):
+			return nil, errors.New("not reached")
+		}
+	}
+	s := to.session()
+	if s == nil && to.serve == nil {
+		return nil, errors.New("nobody listens")
+	}
+	time.Sleep(p.w.delay())
+	mine, theirs := newPipe(p, to)
+	p.w.wg.Go(func() { to.accept(protocol, theirs, s) })
+	return mine, nil
+}
+
+// accept is what the daemon does with a control stream.
+func (p *soul) accept(protocol string, st *pipe, s *Session) {
+	defer st.Close() //nolint:errcheck // a pipe
+	if p.serve != nil && p.serve(protocol, st) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+	defer cancel()
+	switch protocol {
+	case JoinProtocol:
+		var m wire.JoinMessage
+		if st.Read(&m) == nil && m.GetHello() != nil {
+			s.Serve(ctx, st, m.GetHello())
+		}
+	case LedgerProtocol:
+		var m wire.LedgerRequest
+		if st.Read(&m) == nil {
+			s.Serve(ctx, st, &m)
+		}
+	}
+}
+
+// pipe is one end of a control stream: framed records, each with a delay, lost while the world is cut.
+type pipe struct {
+	w        *world
+	me, them *soul
+	in, out  chan []byte
+	gone     chan struct{} // either side has reset
+	once     *sync.Once
+	shut     chan struct{} // I have closed
+	closed   chan struct{} // they have closed
+	myOnce   sync.Once
+	mu       sync.Mutex
+	until    time.Time
+	moved    chan struct{} // closed when until changes
+}
+
+// recordWait is the deadline of one record where none was set.
+const recordWait = 10 * time.Second
+
+func newPipe(a, b *soul) (*pipe, *pipe) {
+	ab, ba, gone, once := make(chan []byte, 64), make(chan []byte, 64), make(chan struct{}), &sync.Once{}
+	x := &pipe{w: a.w, me: a, them: b, in: ba, out: ab, gone: gone, once: once, shut: make(chan struct{})}
+	y := &pipe{w: a.w, me: b, them: a, in: ab, out: ba, gone: gone, once: once, shut: make(chan struct{})}
+	x.closed, y.closed = y.shut, x.shut
+	return x, y
+}
+
+func (s *pipe) Remote() peer.ID { return s.them.id }
+
+func (s *pipe) deadline() (until time.Time, moved chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.moved == nil {
+		s.moved = make(chan struct{})
+	}
+	if s.until.IsZero() {
+		return time.Now().Add(recordWait), s.moved
+	}
+	return s.until, s.moved
+}
+
+func (s *pipe) Read(m proto.Message) error {
+	until, moved := s.deadline()
+	t := time.NewTimer(time.Until(until))
+	defer t.Stop()
+	select {
+	case <-moved:
+		return s.Read(m)
+	case b := <-s.in:
+		return s.decode(b, m)
+	case <-s.gone:
+		return io.ErrUnexpectedEOF
+	case <-t.C:
+		return os.ErrDeadlineExceeded
+	case <-s.closed:
+	}
+	select {
+	case b := <-s.in:
+		return s.decode(b, m)
+	default:
+		return io.EOF
+	}
+}
+
+// decode waits for the record's hour of arrival.
+func (s *pipe) decode(b []byte, m proto.Message) error {
+	if d := time.Until(time.UnixMicro(int64(binary.BigEndian.Uint64(b)))); d > 0 {
+		time.Sleep(d)
+	}
+	return proto.Unmarshal(b[8:], m)
+}
+
+func (s *pipe) Write(m proto.Message) error {
+	select {
+	case <-s.gone:
+		return io.ErrClosedPipe
+	case <-s.shut:
+		return io.ErrClosedPipe
+	default:
+	}
+	b, err := proto.Marshal(m)
+	if err != nil {
+		return err
+	}
+	if s.w.apart(s.me, s.them) {
+		return nil // never arrives
+	}
+	at := time.Now().Add(s.w.delay()).UnixMicro()
+	select {
+	case s.out <- append(binary.BigEndian.AppendUint64(nil, uint64(at)), b...):
+		return nil
+	default:
+		return os.ErrDeadlineExceeded
+	}
+}
+
+func (s *pipe) SetDeadline(t time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.until = t
+	if s.moved != nil {
+		close(s.moved)
+		s.moved = nil
+	}
+	return nil
+}
+
+func (s *pipe) Close() error {
+	s.myOnce.Do(func() { close(s.shut) })
+	return nil
+}
+
+func (s *pipe) Reset() error {
+	s.once.Do(func() { close(s.gone) })
+	return nil
+}
