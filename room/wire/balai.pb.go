@@ -2212,6 +2212,8 @@ type StageMessage struct {
 	//	*StageMessage_Heard
 	//	*StageMessage_Chat
 	//	*StageMessage_Reaction
+	//	*StageMessage_RelayAd
+	//	*StageMessage_Objection
 	Message       isStageMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2317,6 +2319,24 @@ func (x *StageMessage) GetReaction() *Signed {
 	return nil
 }
 
+func (x *StageMessage) GetRelayAd() *Signed {
+	if x != nil {
+		if x, ok := x.Message.(*StageMessage_RelayAd); ok {
+			return x.RelayAd
+		}
+	}
+	return nil
+}
+
+func (x *StageMessage) GetObjection() *Signed {
+	if x != nil {
+		if x, ok := x.Message.(*StageMessage_Objection); ok {
+			return x.Objection
+		}
+	}
+	return nil
+}
+
 type isStageMessage_Message interface {
 	isStageMessage_Message()
 }
@@ -2349,6 +2369,14 @@ type StageMessage_Reaction struct {
 	Reaction *Signed `protobuf:"bytes,7,opt,name=reaction,proto3,oneof"`
 }
 
+type StageMessage_RelayAd struct {
+	RelayAd *Signed `protobuf:"bytes,8,opt,name=relay_ad,json=relayAd,proto3,oneof"`
+}
+
+type StageMessage_Objection struct {
+	Objection *Signed `protobuf:"bytes,9,opt,name=objection,proto3,oneof"`
+}
+
 func (*StageMessage_Presence) isStageMessage_Message() {}
 
 func (*StageMessage_Beat) isStageMessage_Message() {}
@@ -2362,6 +2390,10 @@ func (*StageMessage_Heard) isStageMessage_Message() {}
 func (*StageMessage_Chat) isStageMessage_Message() {}
 
 func (*StageMessage_Reaction) isStageMessage_Message() {}
+
+func (*StageMessage_RelayAd) isStageMessage_Message() {}
+
+func (*StageMessage_Objection) isStageMessage_Message() {}
 
 // Presence is a member's heartbeat, every 2 s, TTL 10 s. Domain "balai-presence/1".
 type Presence struct {
@@ -3067,6 +3099,800 @@ func (x *Pass) GetGrant() []byte {
 	return nil
 }
 
+// RelayAd is what a node that would relay says of itself, on change or each 30 s. Domain "balai-relay-ad/1".
+// Reach: 0 unknown, 1 public. Flags: 1 metered, 2 low battery, 4 holds the key (a member), 8 community node.
+type RelayAd struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Room          []byte                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	Peer          []byte                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
+	Seq           uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	Record        []byte                 `protobuf:"bytes,4,opt,name=record,proto3" json:"record,omitempty"` // own peer record (libp2p signed envelope)
+	Reach         uint32                 `protobuf:"varint,5,opt,name=reach,proto3" json:"reach,omitempty"`
+	CapKbps       uint32                 `protobuf:"varint,6,opt,name=cap_kbps,json=capKbps,proto3" json:"cap_kbps,omitempty"` // upload that it gives
+	UsedKbps      uint32                 `protobuf:"varint,7,opt,name=used_kbps,json=usedKbps,proto3" json:"used_kbps,omitempty"`
+	Slots         uint32                 `protobuf:"varint,8,opt,name=slots,proto3" json:"slots,omitempty"`                             // children that it takes
+	LatenessUs    uint32                 `protobuf:"varint,9,opt,name=lateness_us,json=latenessUs,proto3" json:"lateness_us,omitempty"` // of its 20 ms tick, 99th percentile
+	PresentS      uint32                 `protobuf:"varint,10,opt,name=present_s,json=presentS,proto3" json:"present_s,omitempty"`      // time in the room
+	Flags         uint32                 `protobuf:"varint,11,opt,name=flags,proto3" json:"flags,omitempty"`
+	Prefix        []byte                 `protobuf:"bytes,12,opt,name=prefix,proto3" json:"prefix,omitempty"`           // 3 bytes of IPv4 or 6 of IPv6
+	Coords        []int32                `protobuf:"zigzag32,13,rep,packed,name=coords,proto3" json:"coords,omitempty"` // round-trip coordinates, 0.1 ms, at most 4
+	Flaps         uint32                 `protobuf:"varint,14,opt,name=flaps,proto3" json:"flaps,omitempty"`            // times it came and went in the last hour
+	IssuedMs      int64                  `protobuf:"varint,15,opt,name=issued_ms,json=issuedMs,proto3" json:"issued_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelayAd) Reset() {
+	*x = RelayAd{}
+	mi := &file_balai_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelayAd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelayAd) ProtoMessage() {}
+
+func (x *RelayAd) ProtoReflect() protoreflect.Message {
+	mi := &file_balai_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelayAd.ProtoReflect.Descriptor instead.
+func (*RelayAd) Descriptor() ([]byte, []int) {
+	return file_balai_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *RelayAd) GetRoom() []byte {
+	if x != nil {
+		return x.Room
+	}
+	return nil
+}
+
+func (x *RelayAd) GetPeer() []byte {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+func (x *RelayAd) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *RelayAd) GetRecord() []byte {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+func (x *RelayAd) GetReach() uint32 {
+	if x != nil {
+		return x.Reach
+	}
+	return 0
+}
+
+func (x *RelayAd) GetCapKbps() uint32 {
+	if x != nil {
+		return x.CapKbps
+	}
+	return 0
+}
+
+func (x *RelayAd) GetUsedKbps() uint32 {
+	if x != nil {
+		return x.UsedKbps
+	}
+	return 0
+}
+
+func (x *RelayAd) GetSlots() uint32 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
+func (x *RelayAd) GetLatenessUs() uint32 {
+	if x != nil {
+		return x.LatenessUs
+	}
+	return 0
+}
+
+func (x *RelayAd) GetPresentS() uint32 {
+	if x != nil {
+		return x.PresentS
+	}
+	return 0
+}
+
+func (x *RelayAd) GetFlags() uint32 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+func (x *RelayAd) GetPrefix() []byte {
+	if x != nil {
+		return x.Prefix
+	}
+	return nil
+}
+
+func (x *RelayAd) GetCoords() []int32 {
+	if x != nil {
+		return x.Coords
+	}
+	return nil
+}
+
+func (x *RelayAd) GetFlaps() uint32 {
+	if x != nil {
+		return x.Flaps
+	}
+	return 0
+}
+
+func (x *RelayAd) GetIssuedMs() int64 {
+	if x != nil {
+		return x.IssuedMs
+	}
+	return 0
+}
+
+// CoreLease names the core. Domain "balai-core-lease/1". Signed by the chair; each peer of the core has its
+// RelayAd in ads, in the same order. An empty core is the mesh.
+type CoreLease struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Room          []byte                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Grant         []byte                 `protobuf:"bytes,4,opt,name=grant,proto3" json:"grant,omitempty"` // id of the op or genesis that made the signer an authority; empty: a speaker
+	Core          [][]byte               `protobuf:"bytes,5,rep,name=core,proto3" json:"core,omitempty"`   // at most 8
+	Ads           []*Signed              `protobuf:"bytes,6,rep,name=ads,proto3" json:"ads,omitempty"`
+	Params        *CoreParams            `protobuf:"bytes,7,opt,name=params,proto3" json:"params,omitempty"`
+	IssuedMs      int64                  `protobuf:"varint,8,opt,name=issued_ms,json=issuedMs,proto3" json:"issued_ms,omitempty"`
+	TtlS          uint32                 `protobuf:"varint,9,opt,name=ttl_s,json=ttlS,proto3" json:"ttl_s,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CoreLease) Reset() {
+	*x = CoreLease{}
+	mi := &file_balai_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CoreLease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CoreLease) ProtoMessage() {}
+
+func (x *CoreLease) ProtoReflect() protoreflect.Message {
+	mi := &file_balai_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CoreLease.ProtoReflect.Descriptor instead.
+func (*CoreLease) Descriptor() ([]byte, []int) {
+	return file_balai_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *CoreLease) GetRoom() []byte {
+	if x != nil {
+		return x.Room
+	}
+	return nil
+}
+
+func (x *CoreLease) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *CoreLease) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *CoreLease) GetGrant() []byte {
+	if x != nil {
+		return x.Grant
+	}
+	return nil
+}
+
+func (x *CoreLease) GetCore() [][]byte {
+	if x != nil {
+		return x.Core
+	}
+	return nil
+}
+
+func (x *CoreLease) GetAds() []*Signed {
+	if x != nil {
+		return x.Ads
+	}
+	return nil
+}
+
+func (x *CoreLease) GetParams() *CoreParams {
+	if x != nil {
+		return x.Params
+	}
+	return nil
+}
+
+func (x *CoreLease) GetIssuedMs() int64 {
+	if x != nil {
+		return x.IssuedMs
+	}
+	return 0
+}
+
+func (x *CoreLease) GetTtlS() uint32 {
+	if x != nil {
+		return x.TtlS
+	}
+	return 0
+}
+
+type CoreParams struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Slots         uint32                 `protobuf:"varint,1,opt,name=slots,proto3" json:"slots,omitempty"` // speakers that are forwarded at once, 3
+	Redundancy    uint32                 `protobuf:"varint,2,opt,name=redundancy,proto3" json:"redundancy,omitempty"`
+	NoRelay       bool                   `protobuf:"varint,3,opt,name=no_relay,json=noRelay,proto3" json:"no_relay,omitempty"` // too many for a mesh, and nobody to relay
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CoreParams) Reset() {
+	*x = CoreParams{}
+	mi := &file_balai_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CoreParams) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CoreParams) ProtoMessage() {}
+
+func (x *CoreParams) ProtoReflect() protoreflect.Message {
+	mi := &file_balai_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CoreParams.ProtoReflect.Descriptor instead.
+func (*CoreParams) Descriptor() ([]byte, []int) {
+	return file_balai_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *CoreParams) GetSlots() uint32 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
+func (x *CoreParams) GetRedundancy() uint32 {
+	if x != nil {
+		return x.Redundancy
+	}
+	return 0
+}
+
+func (x *CoreParams) GetNoRelay() bool {
+	if x != nil {
+		return x.NoRelay
+	}
+	return false
+}
+
+// Objection is a member's word against a lease or a core member. Domain "balai-objection/1". Reason is one of
+// docs/protocol.md; no_relay: the subject does not serve me any more.
+type Objection struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Room          []byte                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	Peer          []byte                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
+	Lease         []byte                 `protobuf:"bytes,3,opt,name=lease,proto3" json:"lease,omitempty"`     // id of the lease
+	Subject       []byte                 `protobuf:"bytes,4,opt,name=subject,proto3" json:"subject,omitempty"` // peer; empty: the lease as such
+	Reason        uint32                 `protobuf:"varint,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	TimeMs        int64                  `protobuf:"varint,6,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Objection) Reset() {
+	*x = Objection{}
+	mi := &file_balai_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Objection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Objection) ProtoMessage() {}
+
+func (x *Objection) ProtoReflect() protoreflect.Message {
+	mi := &file_balai_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Objection.ProtoReflect.Descriptor instead.
+func (*Objection) Descriptor() ([]byte, []int) {
+	return file_balai_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *Objection) GetRoom() []byte {
+	if x != nil {
+		return x.Room
+	}
+	return nil
+}
+
+func (x *Objection) GetPeer() []byte {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+func (x *Objection) GetLease() []byte {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *Objection) GetSubject() []byte {
+	if x != nil {
+		return x.Subject
+	}
+	return nil
+}
+
+func (x *Objection) GetReason() uint32 {
+	if x != nil {
+		return x.Reason
+	}
+	return 0
+}
+
+func (x *Objection) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+// Digest is the room for those who hear no gossip, down the tree on change or each 2 s, at most 600 bytes.
+// Domain "balai-digest/1". Signed by the chair. What the ledger decides stands in DigestRecord.ops, signed by
+// those who decided it.
+type Digest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Room          []byte                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Seq           uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	IssuedMs      int64                  `protobuf:"varint,4,opt,name=issued_ms,json=issuedMs,proto3" json:"issued_ms,omitempty"`
+	TtlS          uint32                 `protobuf:"varint,5,opt,name=ttl_s,json=ttlS,proto3" json:"ttl_s,omitempty"`
+	Heads         []byte                 `protobuf:"bytes,6,opt,name=heads,proto3" json:"heads,omitempty"`             // SHA-256 over the heads, sorted; differing: fetch by /balai/ledger/1
+	Authorities   [][]byte               `protobuf:"bytes,7,rep,name=authorities,proto3" json:"authorities,omitempty"` // short ids of the live ones
+	Removed       [][]byte               `protobuf:"bytes,8,rep,name=removed,proto3" json:"removed,omitempty"`         // short ids (8 bytes), of the last hour
+	Stage         []*DigestStage         `protobuf:"bytes,9,rep,name=stage,proto3" json:"stage,omitempty"`
+	People        uint32                 `protobuf:"varint,10,opt,name=people,proto3" json:"people,omitempty"`
+	Hands         uint32                 `protobuf:"varint,11,opt,name=hands,proto3" json:"hands,omitempty"`
+	EpochN        uint64                 `protobuf:"varint,12,opt,name=epoch_n,json=epochN,proto3" json:"epoch_n,omitempty"`
+	EpochId       []byte                 `protobuf:"bytes,13,opt,name=epoch_id,json=epochId,proto3" json:"epoch_id,omitempty"`
+	Step          uint32                 `protobuf:"varint,14,opt,name=step,proto3" json:"step,omitempty"`
+	Beat          uint64                 `protobuf:"varint,15,opt,name=beat,proto3" json:"beat,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Digest) Reset() {
+	*x = Digest{}
+	mi := &file_balai_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Digest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Digest) ProtoMessage() {}
+
+func (x *Digest) ProtoReflect() protoreflect.Message {
+	mi := &file_balai_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Digest.ProtoReflect.Descriptor instead.
+func (*Digest) Descriptor() ([]byte, []int) {
+	return file_balai_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *Digest) GetRoom() []byte {
+	if x != nil {
+		return x.Room
+	}
+	return nil
+}
+
+func (x *Digest) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Digest) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Digest) GetIssuedMs() int64 {
+	if x != nil {
+		return x.IssuedMs
+	}
+	return 0
+}
+
+func (x *Digest) GetTtlS() uint32 {
+	if x != nil {
+		return x.TtlS
+	}
+	return 0
+}
+
+func (x *Digest) GetHeads() []byte {
+	if x != nil {
+		return x.Heads
+	}
+	return nil
+}
+
+func (x *Digest) GetAuthorities() [][]byte {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
+}
+
+func (x *Digest) GetRemoved() [][]byte {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+func (x *Digest) GetStage() []*DigestStage {
+	if x != nil {
+		return x.Stage
+	}
+	return nil
+}
+
+func (x *Digest) GetPeople() uint32 {
+	if x != nil {
+		return x.People
+	}
+	return 0
+}
+
+func (x *Digest) GetHands() uint32 {
+	if x != nil {
+		return x.Hands
+	}
+	return 0
+}
+
+func (x *Digest) GetEpochN() uint64 {
+	if x != nil {
+		return x.EpochN
+	}
+	return 0
+}
+
+func (x *Digest) GetEpochId() []byte {
+	if x != nil {
+		return x.EpochId
+	}
+	return nil
+}
+
+func (x *Digest) GetStep() uint32 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Digest) GetBeat() uint64 {
+	if x != nil {
+		return x.Beat
+	}
+	return 0
+}
+
+type DigestStage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          []byte                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"` // short id
+	Source        uint32                 `protobuf:"varint,2,opt,name=source,proto3" json:"source,omitempty"`
+	Muted         bool                   `protobuf:"varint,3,opt,name=muted,proto3" json:"muted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DigestStage) Reset() {
+	*x = DigestStage{}
+	mi := &file_balai_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DigestStage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DigestStage) ProtoMessage() {}
+
+func (x *DigestStage) ProtoReflect() protoreflect.Message {
+	mi := &file_balai_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DigestStage.ProtoReflect.Descriptor instead.
+func (*DigestStage) Descriptor() ([]byte, []int) {
+	return file_balai_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *DigestStage) GetPeer() []byte {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+func (x *DigestStage) GetSource() uint32 {
+	if x != nil {
+		return x.Source
+	}
+	return 0
+}
+
+func (x *DigestStage) GetMuted() bool {
+	if x != nil {
+		return x.Muted
+	}
+	return false
+}
+
+// RelayRequest asks a node to carry a room, and keeps it told. It never holds an epoch secret or R.
+type RelayRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Genesis       *Signed                `protobuf:"bytes,1,opt,name=genesis,proto3" json:"genesis,omitempty"`
+	Ops           []*Signed              `protobuf:"bytes,2,rep,name=ops,proto3" json:"ops,omitempty"`
+	Heads         []*Seen                `protobuf:"bytes,3,rep,name=heads,proto3" json:"heads,omitempty"`
+	Vouch         *Signed                `protobuf:"bytes,4,opt,name=vouch,proto3" json:"vouch,omitempty"`           // the op, absent while unvouched
+	Rendezvous    string                 `protobuf:"bytes,5,opt,name=rendezvous,proto3" json:"rendezvous,omitempty"` // the day's name to register under; empty: none
+	Lease         *Signed                `protobuf:"bytes,6,opt,name=lease,proto3" json:"lease,omitempty"`
+	Digest        *Signed                `protobuf:"bytes,7,opt,name=digest,proto3" json:"digest,omitempty"`
+	Sources       []*Signed              `protobuf:"bytes,8,rep,name=sources,proto3" json:"sources,omitempty"`
+	Records       [][]byte               `protobuf:"bytes,9,rep,name=records,proto3" json:"records,omitempty"` // peer records of stage and core
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelayRequest) Reset() {
+	*x = RelayRequest{}
+	mi := &file_balai_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelayRequest) ProtoMessage() {}
+
+func (x *RelayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_balai_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelayRequest.ProtoReflect.Descriptor instead.
+func (*RelayRequest) Descriptor() ([]byte, []int) {
+	return file_balai_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *RelayRequest) GetGenesis() *Signed {
+	if x != nil {
+		return x.Genesis
+	}
+	return nil
+}
+
+func (x *RelayRequest) GetOps() []*Signed {
+	if x != nil {
+		return x.Ops
+	}
+	return nil
+}
+
+func (x *RelayRequest) GetHeads() []*Seen {
+	if x != nil {
+		return x.Heads
+	}
+	return nil
+}
+
+func (x *RelayRequest) GetVouch() *Signed {
+	if x != nil {
+		return x.Vouch
+	}
+	return nil
+}
+
+func (x *RelayRequest) GetRendezvous() string {
+	if x != nil {
+		return x.Rendezvous
+	}
+	return ""
+}
+
+func (x *RelayRequest) GetLease() *Signed {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *RelayRequest) GetDigest() *Signed {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *RelayRequest) GetSources() []*Signed {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+func (x *RelayRequest) GetRecords() [][]byte {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+type RelayReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ad            *Signed                `protobuf:"bytes,1,opt,name=ad,proto3" json:"ad,omitempty"`
+	Refused       uint32                 `protobuf:"varint,2,opt,name=refused,proto3" json:"refused,omitempty"` // a reason, 0 when it will
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelayReply) Reset() {
+	*x = RelayReply{}
+	mi := &file_balai_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelayReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelayReply) ProtoMessage() {}
+
+func (x *RelayReply) ProtoReflect() protoreflect.Message {
+	mi := &file_balai_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelayReply.ProtoReflect.Descriptor instead.
+func (*RelayReply) Descriptor() ([]byte, []int) {
+	return file_balai_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *RelayReply) GetAd() *Signed {
+	if x != nil {
+		return x.Ad
+	}
+	return nil
+}
+
+func (x *RelayReply) GetRefused() uint32 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
 type LinkRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Record:
@@ -3078,6 +3904,15 @@ type LinkRecord struct {
 	//	*LinkRecord_Nack
 	//	*LinkRecord_Bad
 	//	*LinkRecord_Close
+	//	*LinkRecord_Join
+	//	*LinkRecord_Admit
+	//	*LinkRecord_Redirect
+	//	*LinkRecord_Busy
+	//	*LinkRecord_Leave
+	//	*LinkRecord_Feed
+	//	*LinkRecord_Lease
+	//	*LinkRecord_Digest
+	//	*LinkRecord_Scores
 	Record        isLinkRecord_Record `protobuf_oneof:"record"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3085,7 +3920,7 @@ type LinkRecord struct {
 
 func (x *LinkRecord) Reset() {
 	*x = LinkRecord{}
-	mi := &file_balai_proto_msgTypes[36]
+	mi := &file_balai_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3097,7 +3932,7 @@ func (x *LinkRecord) String() string {
 func (*LinkRecord) ProtoMessage() {}
 
 func (x *LinkRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_balai_proto_msgTypes[36]
+	mi := &file_balai_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3110,7 +3945,7 @@ func (x *LinkRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkRecord.ProtoReflect.Descriptor instead.
 func (*LinkRecord) Descriptor() ([]byte, []int) {
-	return file_balai_proto_rawDescGZIP(), []int{36}
+	return file_balai_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *LinkRecord) GetRecord() isLinkRecord_Record {
@@ -3183,6 +4018,87 @@ func (x *LinkRecord) GetClose() *LinkClose {
 	return nil
 }
 
+func (x *LinkRecord) GetJoin() *Join {
+	if x != nil {
+		if x, ok := x.Record.(*LinkRecord_Join); ok {
+			return x.Join
+		}
+	}
+	return nil
+}
+
+func (x *LinkRecord) GetAdmit() *JoinAnswer {
+	if x != nil {
+		if x, ok := x.Record.(*LinkRecord_Admit); ok {
+			return x.Admit
+		}
+	}
+	return nil
+}
+
+func (x *LinkRecord) GetRedirect() *Redirect {
+	if x != nil {
+		if x, ok := x.Record.(*LinkRecord_Redirect); ok {
+			return x.Redirect
+		}
+	}
+	return nil
+}
+
+func (x *LinkRecord) GetBusy() *Busy {
+	if x != nil {
+		if x, ok := x.Record.(*LinkRecord_Busy); ok {
+			return x.Busy
+		}
+	}
+	return nil
+}
+
+func (x *LinkRecord) GetLeave() *LinkLeave {
+	if x != nil {
+		if x, ok := x.Record.(*LinkRecord_Leave); ok {
+			return x.Leave
+		}
+	}
+	return nil
+}
+
+func (x *LinkRecord) GetFeed() *Feed {
+	if x != nil {
+		if x, ok := x.Record.(*LinkRecord_Feed); ok {
+			return x.Feed
+		}
+	}
+	return nil
+}
+
+func (x *LinkRecord) GetLease() *Signed {
+	if x != nil {
+		if x, ok := x.Record.(*LinkRecord_Lease); ok {
+			return x.Lease
+		}
+	}
+	return nil
+}
+
+func (x *LinkRecord) GetDigest() *DigestRecord {
+	if x != nil {
+		if x, ok := x.Record.(*LinkRecord_Digest); ok {
+			return x.Digest
+		}
+	}
+	return nil
+}
+
+func (x *LinkRecord) GetScores() *Scores {
+	if x != nil {
+		if x, ok := x.Record.(*LinkRecord_Scores); ok {
+			return x.Scores
+		}
+	}
+	return nil
+}
+
 type isLinkRecord_Record interface {
 	isLinkRecord_Record()
 }
@@ -3215,6 +4131,42 @@ type LinkRecord_Close struct {
 	Close *LinkClose `protobuf:"bytes,7,opt,name=close,proto3,oneof"`
 }
 
+type LinkRecord_Join struct {
+	Join *Join `protobuf:"bytes,8,opt,name=join,proto3,oneof"`
+}
+
+type LinkRecord_Admit struct {
+	Admit *JoinAnswer `protobuf:"bytes,9,opt,name=admit,proto3,oneof"`
+}
+
+type LinkRecord_Redirect struct {
+	Redirect *Redirect `protobuf:"bytes,10,opt,name=redirect,proto3,oneof"`
+}
+
+type LinkRecord_Busy struct {
+	Busy *Busy `protobuf:"bytes,11,opt,name=busy,proto3,oneof"`
+}
+
+type LinkRecord_Leave struct {
+	Leave *LinkLeave `protobuf:"bytes,12,opt,name=leave,proto3,oneof"`
+}
+
+type LinkRecord_Feed struct {
+	Feed *Feed `protobuf:"bytes,13,opt,name=feed,proto3,oneof"`
+}
+
+type LinkRecord_Lease struct {
+	Lease *Signed `protobuf:"bytes,14,opt,name=lease,proto3,oneof"`
+}
+
+type LinkRecord_Digest struct {
+	Digest *DigestRecord `protobuf:"bytes,15,opt,name=digest,proto3,oneof"`
+}
+
+type LinkRecord_Scores struct {
+	Scores *Scores `protobuf:"bytes,16,opt,name=scores,proto3,oneof"`
+}
+
 func (*LinkRecord_Open) isLinkRecord_Record() {}
 
 func (*LinkRecord_Heartbeat) isLinkRecord_Record() {}
@@ -3228,6 +4180,24 @@ func (*LinkRecord_Nack) isLinkRecord_Record() {}
 func (*LinkRecord_Bad) isLinkRecord_Record() {}
 
 func (*LinkRecord_Close) isLinkRecord_Record() {}
+
+func (*LinkRecord_Join) isLinkRecord_Record() {}
+
+func (*LinkRecord_Admit) isLinkRecord_Record() {}
+
+func (*LinkRecord_Redirect) isLinkRecord_Record() {}
+
+func (*LinkRecord_Busy) isLinkRecord_Record() {}
+
+func (*LinkRecord_Leave) isLinkRecord_Record() {}
+
+func (*LinkRecord_Feed) isLinkRecord_Record() {}
+
+func (*LinkRecord_Lease) isLinkRecord_Record() {}
+
+func (*LinkRecord_Digest) isLinkRecord_Record() {}
+
+func (*LinkRecord_Scores) isLinkRecord_Record() {}
 
 // LinkOpen is the first record each way. handle is chosen by the sender of this record: the other side
 // puts it into every bundle that it sends.
@@ -3243,7 +4213,7 @@ type LinkOpen struct {
 
 func (x *LinkOpen) Reset() {
 	*x = LinkOpen{}
-	mi := &file_balai_proto_msgTypes[37]
+	mi := &file_balai_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3255,7 +4225,7 @@ func (x *LinkOpen) String() string {
 func (*LinkOpen) ProtoMessage() {}
 
 func (x *LinkOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_balai_proto_msgTypes[37]
+	mi := &file_balai_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3268,7 +4238,7 @@ func (x *LinkOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkOpen.ProtoReflect.Descriptor instead.
 func (*LinkOpen) Descriptor() ([]byte, []int) {
-	return file_balai_proto_rawDescGZIP(), []int{37}
+	return file_balai_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *LinkOpen) GetRoom() []byte {
@@ -3303,14 +4273,16 @@ type LinkHeartbeat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tick          uint64                 `protobuf:"varint,1,opt,name=tick,proto3" json:"tick,omitempty"`
 	Path          [][]byte               `protobuf:"bytes,2,rep,name=path,proto3" json:"path,omitempty"`
-	Loss          uint32                 `protobuf:"varint,3,opt,name=loss,proto3" json:"loss,omitempty"` // of the other side's bundles, in 1/1000, lately
+	Loss          uint32                 `protobuf:"varint,3,opt,name=loss,proto3" json:"loss,omitempty"`             // of the other side's bundles, in 1/1000, lately
+	Level         uint32                 `protobuf:"varint,4,opt,name=level,proto3" json:"level,omitempty"`           // of the sender: 0 in the core
+	Newest        []uint64               `protobuf:"fixed64,5,rep,packed,name=newest,proto3" json:"newest,omitempty"` // source << 24 | ctr of the newest frame held of each source in a slot
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LinkHeartbeat) Reset() {
 	*x = LinkHeartbeat{}
-	mi := &file_balai_proto_msgTypes[38]
+	mi := &file_balai_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3322,7 +4294,7 @@ func (x *LinkHeartbeat) String() string {
 func (*LinkHeartbeat) ProtoMessage() {}
 
 func (x *LinkHeartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_balai_proto_msgTypes[38]
+	mi := &file_balai_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3335,7 +4307,7 @@ func (x *LinkHeartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkHeartbeat.ProtoReflect.Descriptor instead.
 func (*LinkHeartbeat) Descriptor() ([]byte, []int) {
-	return file_balai_proto_rawDescGZIP(), []int{38}
+	return file_balai_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *LinkHeartbeat) GetTick() uint64 {
@@ -3359,6 +4331,539 @@ func (x *LinkHeartbeat) GetLoss() uint32 {
 	return 0
 }
 
+func (x *LinkHeartbeat) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *LinkHeartbeat) GetNewest() []uint64 {
+	if x != nil {
+		return x.Newest
+	}
+	return nil
+}
+
+// Join asks to be a child. Mode, here and below: 1 single, 2 mirror, 3 stripe 0, 4 stripe 1, 5 warm (admitted,
+// silent), 6 assist (only the named speakers, as they come from themselves).
+type Join struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Room          []byte                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	Pass          *Signed                `protobuf:"bytes,2,opt,name=pass,proto3" json:"pass,omitempty"` // for who is not in the ledger
+	Mode          uint32                 `protobuf:"varint,3,opt,name=mode,proto3" json:"mode,omitempty"`
+	Coords        []int32                `protobuf:"zigzag32,4,rep,packed,name=coords,proto3" json:"coords,omitempty"`
+	Prefix        []byte                 `protobuf:"bytes,5,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	HaveParent    bool                   `protobuf:"varint,6,opt,name=have_parent,json=haveParent,proto3" json:"have_parent,omitempty"`
+	MaxKbps       uint32                 `protobuf:"varint,7,opt,name=max_kbps,json=maxKbps,proto3" json:"max_kbps,omitempty"`
+	Redirects     uint32                 `protobuf:"varint,8,opt,name=redirects,proto3" json:"redirects,omitempty"` // that led here
+	Only          [][]byte               `protobuf:"bytes,9,rep,name=only,proto3" json:"only,omitempty"`            // short ids of speakers, mode 6
+	Ad            *Signed                `protobuf:"bytes,10,opt,name=ad,proto3" json:"ad,omitempty"`               // of a child that would relay
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Join) Reset() {
+	*x = Join{}
+	mi := &file_balai_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Join) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Join) ProtoMessage() {}
+
+func (x *Join) ProtoReflect() protoreflect.Message {
+	mi := &file_balai_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Join.ProtoReflect.Descriptor instead.
+func (*Join) Descriptor() ([]byte, []int) {
+	return file_balai_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *Join) GetRoom() []byte {
+	if x != nil {
+		return x.Room
+	}
+	return nil
+}
+
+func (x *Join) GetPass() *Signed {
+	if x != nil {
+		return x.Pass
+	}
+	return nil
+}
+
+func (x *Join) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *Join) GetCoords() []int32 {
+	if x != nil {
+		return x.Coords
+	}
+	return nil
+}
+
+func (x *Join) GetPrefix() []byte {
+	if x != nil {
+		return x.Prefix
+	}
+	return nil
+}
+
+func (x *Join) GetHaveParent() bool {
+	if x != nil {
+		return x.HaveParent
+	}
+	return false
+}
+
+func (x *Join) GetMaxKbps() uint32 {
+	if x != nil {
+		return x.MaxKbps
+	}
+	return 0
+}
+
+func (x *Join) GetRedirects() uint32 {
+	if x != nil {
+		return x.Redirects
+	}
+	return 0
+}
+
+func (x *Join) GetOnly() [][]byte {
+	if x != nil {
+		return x.Only
+	}
+	return nil
+}
+
+func (x *Join) GetAd() *Signed {
+	if x != nil {
+		return x.Ad
+	}
+	return nil
+}
+
+// JoinAnswer is ADMIT.
+type JoinAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          uint32                 `protobuf:"varint,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	Level         uint32                 `protobuf:"varint,2,opt,name=level,proto3" json:"level,omitempty"`                 // of the parent
+	Path          [][]byte               `protobuf:"bytes,3,rep,name=path,proto3" json:"path,omitempty"`                    // short ids from the core to the parent, at most 12
+	RingMs        uint32                 `protobuf:"varint,4,opt,name=ring_ms,json=ringMs,proto3" json:"ring_ms,omitempty"` // how far back the parent can fill
+	Sources       []*Signed              `protobuf:"bytes,5,rep,name=sources,proto3" json:"sources,omitempty"`
+	Lease         *Signed                `protobuf:"bytes,6,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinAnswer) Reset() {
+	*x = JoinAnswer{}
+	mi := &file_balai_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinAnswer) ProtoMessage() {}
+
+func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_balai_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
+func (*JoinAnswer) Descriptor() ([]byte, []int) {
+	return file_balai_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *JoinAnswer) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *JoinAnswer) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *JoinAnswer) GetPath() [][]byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *JoinAnswer) GetRingMs() uint32 {
+	if x != nil {
+		return x.RingMs
+	}
+	return 0
+}
+
+func (x *JoinAnswer) GetSources() []*Signed {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+func (x *JoinAnswer) GetLease() *Signed {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+type Redirect struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ads           []*Signed              `protobuf:"bytes,1,rep,name=ads,proto3" json:"ads,omitempty"` // at most 8
+	Lease         *Signed                `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Redirect) Reset() {
+	*x = Redirect{}
+	mi := &file_balai_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Redirect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Redirect) ProtoMessage() {}
+
+func (x *Redirect) ProtoReflect() protoreflect.Message {
+	mi := &file_balai_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
+func (*Redirect) Descriptor() ([]byte, []int) {
+	return file_balai_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *Redirect) GetAds() []*Signed {
+	if x != nil {
+		return x.Ads
+	}
+	return nil
+}
+
+func (x *Redirect) GetLease() *Signed {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+type Busy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ads           []*Signed              `protobuf:"bytes,1,rep,name=ads,proto3" json:"ads,omitempty"` // at most 8 entry points
+	RetryMs       uint32                 `protobuf:"varint,2,opt,name=retry_ms,json=retryMs,proto3" json:"retry_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Busy) Reset() {
+	*x = Busy{}
+	mi := &file_balai_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Busy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Busy) ProtoMessage() {}
+
+func (x *Busy) ProtoReflect() protoreflect.Message {
+	mi := &file_balai_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Busy.ProtoReflect.Descriptor instead.
+func (*Busy) Descriptor() ([]byte, []int) {
+	return file_balai_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *Busy) GetAds() []*Signed {
+	if x != nil {
+		return x.Ads
+	}
+	return nil
+}
+
+func (x *Busy) GetRetryMs() uint32 {
+	if x != nil {
+		return x.RetryMs
+	}
+	return 0
+}
+
+// LinkLeave says goodbye: a parent serves for after_ms more; a child wants nothing any more.
+type LinkLeave struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AfterMs       uint32                 `protobuf:"varint,1,opt,name=after_ms,json=afterMs,proto3" json:"after_ms,omitempty"`
+	Ads           []*Signed              `protobuf:"bytes,2,rep,name=ads,proto3" json:"ads,omitempty"` // where to go
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LinkLeave) Reset() {
+	*x = LinkLeave{}
+	mi := &file_balai_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinkLeave) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinkLeave) ProtoMessage() {}
+
+func (x *LinkLeave) ProtoReflect() protoreflect.Message {
+	mi := &file_balai_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinkLeave.ProtoReflect.Descriptor instead.
+func (*LinkLeave) Descriptor() ([]byte, []int) {
+	return file_balai_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *LinkLeave) GetAfterMs() uint32 {
+	if x != nil {
+		return x.AfterMs
+	}
+	return 0
+}
+
+func (x *LinkLeave) GetAds() []*Signed {
+	if x != nil {
+		return x.Ads
+	}
+	return nil
+}
+
+// Feed changes what a child gets.
+type Feed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          uint32                 `protobuf:"varint,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	Redundancy    uint32                 `protobuf:"varint,2,opt,name=redundancy,proto3" json:"redundancy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Feed) Reset() {
+	*x = Feed{}
+	mi := &file_balai_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Feed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Feed) ProtoMessage() {}
+
+func (x *Feed) ProtoReflect() protoreflect.Message {
+	mi := &file_balai_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Feed.ProtoReflect.Descriptor instead.
+func (*Feed) Descriptor() ([]byte, []int) {
+	return file_balai_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *Feed) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *Feed) GetRedundancy() uint32 {
+	if x != nil {
+		return x.Redundancy
+	}
+	return 0
+}
+
+// DigestRecord carries a digest and, when they are new, the ops and sources that it speaks of.
+type DigestRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        *Signed                `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Ops           []*Signed              `protobuf:"bytes,2,rep,name=ops,proto3" json:"ops,omitempty"`
+	Sources       []*Signed              `protobuf:"bytes,3,rep,name=sources,proto3" json:"sources,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DigestRecord) Reset() {
+	*x = DigestRecord{}
+	mi := &file_balai_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DigestRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DigestRecord) ProtoMessage() {}
+
+func (x *DigestRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_balai_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DigestRecord.ProtoReflect.Descriptor instead.
+func (*DigestRecord) Descriptor() ([]byte, []int) {
+	return file_balai_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *DigestRecord) GetDigest() *Signed {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *DigestRecord) GetOps() []*Signed {
+	if x != nil {
+		return x.Ops
+	}
+	return nil
+}
+
+func (x *DigestRecord) GetSources() []*Signed {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+// Scores is what an ingress core heard in the last 100 ms: source << 8 | level (-dBov) of each source.
+type Scores struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Levels        []uint32               `protobuf:"fixed32,1,rep,packed,name=levels,proto3" json:"levels,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Scores) Reset() {
+	*x = Scores{}
+	mi := &file_balai_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Scores) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Scores) ProtoMessage() {}
+
+func (x *Scores) ProtoReflect() protoreflect.Message {
+	mi := &file_balai_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Scores.ProtoReflect.Descriptor instead.
+func (*Scores) Descriptor() ([]byte, []int) {
+	return file_balai_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *Scores) GetLevels() []uint32 {
+	if x != nil {
+		return x.Levels
+	}
+	return nil
+}
+
 type LinkPing struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -3369,7 +4874,7 @@ type LinkPing struct {
 
 func (x *LinkPing) Reset() {
 	*x = LinkPing{}
-	mi := &file_balai_proto_msgTypes[39]
+	mi := &file_balai_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3381,7 +4886,7 @@ func (x *LinkPing) String() string {
 func (*LinkPing) ProtoMessage() {}
 
 func (x *LinkPing) ProtoReflect() protoreflect.Message {
-	mi := &file_balai_proto_msgTypes[39]
+	mi := &file_balai_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3394,7 +4899,7 @@ func (x *LinkPing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkPing.ProtoReflect.Descriptor instead.
 func (*LinkPing) Descriptor() ([]byte, []int) {
-	return file_balai_proto_rawDescGZIP(), []int{39}
+	return file_balai_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *LinkPing) GetId() uint64 {
@@ -3422,7 +4927,7 @@ type Nack struct {
 
 func (x *Nack) Reset() {
 	*x = Nack{}
-	mi := &file_balai_proto_msgTypes[40]
+	mi := &file_balai_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3434,7 +4939,7 @@ func (x *Nack) String() string {
 func (*Nack) ProtoMessage() {}
 
 func (x *Nack) ProtoReflect() protoreflect.Message {
-	mi := &file_balai_proto_msgTypes[40]
+	mi := &file_balai_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3447,7 +4952,7 @@ func (x *Nack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nack.ProtoReflect.Descriptor instead.
 func (*Nack) Descriptor() ([]byte, []int) {
-	return file_balai_proto_rawDescGZIP(), []int{40}
+	return file_balai_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Nack) GetSource() uint32 {
@@ -3481,7 +4986,7 @@ type Bad struct {
 
 func (x *Bad) Reset() {
 	*x = Bad{}
-	mi := &file_balai_proto_msgTypes[41]
+	mi := &file_balai_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3493,7 +4998,7 @@ func (x *Bad) String() string {
 func (*Bad) ProtoMessage() {}
 
 func (x *Bad) ProtoReflect() protoreflect.Message {
-	mi := &file_balai_proto_msgTypes[41]
+	mi := &file_balai_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3506,7 +5011,7 @@ func (x *Bad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bad.ProtoReflect.Descriptor instead.
 func (*Bad) Descriptor() ([]byte, []int) {
-	return file_balai_proto_rawDescGZIP(), []int{41}
+	return file_balai_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Bad) GetSource() uint32 {
@@ -3532,7 +5037,7 @@ type LinkClose struct {
 
 func (x *LinkClose) Reset() {
 	*x = LinkClose{}
-	mi := &file_balai_proto_msgTypes[42]
+	mi := &file_balai_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3544,7 +5049,7 @@ func (x *LinkClose) String() string {
 func (*LinkClose) ProtoMessage() {}
 
 func (x *LinkClose) ProtoReflect() protoreflect.Message {
-	mi := &file_balai_proto_msgTypes[42]
+	mi := &file_balai_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3557,7 +5062,7 @@ func (x *LinkClose) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkClose.ProtoReflect.Descriptor instead.
 func (*LinkClose) Descriptor() ([]byte, []int) {
-	return file_balai_proto_rawDescGZIP(), []int{42}
+	return file_balai_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *LinkClose) GetReason() uint32 {
@@ -3581,7 +5086,7 @@ type Profile struct {
 
 func (x *Profile) Reset() {
 	*x = Profile{}
-	mi := &file_balai_proto_msgTypes[43]
+	mi := &file_balai_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3593,7 +5098,7 @@ func (x *Profile) String() string {
 func (*Profile) ProtoMessage() {}
 
 func (x *Profile) ProtoReflect() protoreflect.Message {
-	mi := &file_balai_proto_msgTypes[43]
+	mi := &file_balai_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3606,7 +5111,7 @@ func (x *Profile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Profile.ProtoReflect.Descriptor instead.
 func (*Profile) Descriptor() ([]byte, []int) {
-	return file_balai_proto_rawDescGZIP(), []int{43}
+	return file_balai_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Profile) GetName() string {
@@ -3836,7 +5341,7 @@ const file_balai_proto_rawDesc = "" +
 	"\x04salt\x18\x03 \x01(\fR\x04salt\x12\x19\n" +
 	"\bepoch_id\x18\x04 \x01(\fR\aepochId\x12\x10\n" +
 	"\x03ctr\x18\x05 \x01(\rR\x03ctr\x12\x17\n" +
-	"\atime_ms\x18\x06 \x01(\x03R\x06timeMs\"\xc7\x02\n" +
+	"\atime_ms\x18\x06 \x01(\x03R\x06timeMs\"\xa8\x03\n" +
 	"\fStageMessage\x12.\n" +
 	"\bpresence\x18\x01 \x01(\v2\x10.balai.v1.SignedH\x00R\bpresence\x12&\n" +
 	"\x04beat\x18\x02 \x01(\v2\x10.balai.v1.SignedH\x00R\x04beat\x12(\n" +
@@ -3844,7 +5349,9 @@ const file_balai_proto_rawDesc = "" +
 	"\x05leave\x18\x04 \x01(\v2\x10.balai.v1.SignedH\x00R\x05leave\x12(\n" +
 	"\x05heard\x18\x05 \x01(\v2\x10.balai.v1.SignedH\x00R\x05heard\x12&\n" +
 	"\x04chat\x18\x06 \x01(\v2\x10.balai.v1.SignedH\x00R\x04chat\x12.\n" +
-	"\breaction\x18\a \x01(\v2\x10.balai.v1.SignedH\x00R\breactionB\t\n" +
+	"\breaction\x18\a \x01(\v2\x10.balai.v1.SignedH\x00R\breaction\x12-\n" +
+	"\brelay_ad\x18\b \x01(\v2\x10.balai.v1.SignedH\x00R\arelayAd\x120\n" +
+	"\tobjection\x18\t \x01(\v2\x10.balai.v1.SignedH\x00R\tobjectionB\t\n" +
 	"\amessage\"\xc4\x03\n" +
 	"\bPresence\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\fR\x04room\x12\x12\n" +
@@ -3906,7 +5413,86 @@ const file_balai_proto_rawDesc = "" +
 	"\bepoch_id\x18\x04 \x01(\fR\aepochId\x12\x13\n" +
 	"\x05nbf_s\x18\x05 \x01(\x03R\x04nbfS\x12\x13\n" +
 	"\x05exp_s\x18\x06 \x01(\x03R\x04expS\x12\x14\n" +
-	"\x05grant\x18\a \x01(\fR\x05grant\"\xc3\x02\n" +
+	"\x05grant\x18\a \x01(\fR\x05grant\"\xf6\x02\n" +
+	"\aRelayAd\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\fR\x04room\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\fR\x04peer\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x16\n" +
+	"\x06record\x18\x04 \x01(\fR\x06record\x12\x14\n" +
+	"\x05reach\x18\x05 \x01(\rR\x05reach\x12\x19\n" +
+	"\bcap_kbps\x18\x06 \x01(\rR\acapKbps\x12\x1b\n" +
+	"\tused_kbps\x18\a \x01(\rR\busedKbps\x12\x14\n" +
+	"\x05slots\x18\b \x01(\rR\x05slots\x12\x1f\n" +
+	"\vlateness_us\x18\t \x01(\rR\n" +
+	"latenessUs\x12\x1b\n" +
+	"\tpresent_s\x18\n" +
+	" \x01(\rR\bpresentS\x12\x14\n" +
+	"\x05flags\x18\v \x01(\rR\x05flags\x12\x16\n" +
+	"\x06prefix\x18\f \x01(\fR\x06prefix\x12\x16\n" +
+	"\x06coords\x18\r \x03(\x11R\x06coords\x12\x14\n" +
+	"\x05flaps\x18\x0e \x01(\rR\x05flaps\x12\x1b\n" +
+	"\tissued_ms\x18\x0f \x01(\x03R\bissuedMs\"\xfb\x01\n" +
+	"\tCoreLease\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\fR\x04room\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x14\n" +
+	"\x05grant\x18\x04 \x01(\fR\x05grant\x12\x12\n" +
+	"\x04core\x18\x05 \x03(\fR\x04core\x12\"\n" +
+	"\x03ads\x18\x06 \x03(\v2\x10.balai.v1.SignedR\x03ads\x12,\n" +
+	"\x06params\x18\a \x01(\v2\x14.balai.v1.CoreParamsR\x06params\x12\x1b\n" +
+	"\tissued_ms\x18\b \x01(\x03R\bissuedMs\x12\x13\n" +
+	"\x05ttl_s\x18\t \x01(\rR\x04ttlS\"]\n" +
+	"\n" +
+	"CoreParams\x12\x14\n" +
+	"\x05slots\x18\x01 \x01(\rR\x05slots\x12\x1e\n" +
+	"\n" +
+	"redundancy\x18\x02 \x01(\rR\n" +
+	"redundancy\x12\x19\n" +
+	"\bno_relay\x18\x03 \x01(\bR\anoRelay\"\x94\x01\n" +
+	"\tObjection\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\fR\x04room\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\fR\x04peer\x12\x14\n" +
+	"\x05lease\x18\x03 \x01(\fR\x05lease\x12\x18\n" +
+	"\asubject\x18\x04 \x01(\fR\asubject\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\rR\x06reason\x12\x17\n" +
+	"\atime_ms\x18\x06 \x01(\x03R\x06timeMs\"\xfd\x02\n" +
+	"\x06Digest\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\fR\x04room\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x1b\n" +
+	"\tissued_ms\x18\x04 \x01(\x03R\bissuedMs\x12\x13\n" +
+	"\x05ttl_s\x18\x05 \x01(\rR\x04ttlS\x12\x14\n" +
+	"\x05heads\x18\x06 \x01(\fR\x05heads\x12 \n" +
+	"\vauthorities\x18\a \x03(\fR\vauthorities\x12\x18\n" +
+	"\aremoved\x18\b \x03(\fR\aremoved\x12+\n" +
+	"\x05stage\x18\t \x03(\v2\x15.balai.v1.DigestStageR\x05stage\x12\x16\n" +
+	"\x06people\x18\n" +
+	" \x01(\rR\x06people\x12\x14\n" +
+	"\x05hands\x18\v \x01(\rR\x05hands\x12\x17\n" +
+	"\aepoch_n\x18\f \x01(\x04R\x06epochN\x12\x19\n" +
+	"\bepoch_id\x18\r \x01(\fR\aepochId\x12\x12\n" +
+	"\x04step\x18\x0e \x01(\rR\x04step\x12\x12\n" +
+	"\x04beat\x18\x0f \x01(\x04R\x04beat\"O\n" +
+	"\vDigestStage\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\fR\x04peer\x12\x16\n" +
+	"\x06source\x18\x02 \x01(\rR\x06source\x12\x14\n" +
+	"\x05muted\x18\x03 \x01(\bR\x05muted\"\xe4\x02\n" +
+	"\fRelayRequest\x12*\n" +
+	"\agenesis\x18\x01 \x01(\v2\x10.balai.v1.SignedR\agenesis\x12\"\n" +
+	"\x03ops\x18\x02 \x03(\v2\x10.balai.v1.SignedR\x03ops\x12$\n" +
+	"\x05heads\x18\x03 \x03(\v2\x0e.balai.v1.SeenR\x05heads\x12&\n" +
+	"\x05vouch\x18\x04 \x01(\v2\x10.balai.v1.SignedR\x05vouch\x12\x1e\n" +
+	"\n" +
+	"rendezvous\x18\x05 \x01(\tR\n" +
+	"rendezvous\x12&\n" +
+	"\x05lease\x18\x06 \x01(\v2\x10.balai.v1.SignedR\x05lease\x12(\n" +
+	"\x06digest\x18\a \x01(\v2\x10.balai.v1.SignedR\x06digest\x12*\n" +
+	"\asources\x18\b \x03(\v2\x10.balai.v1.SignedR\asources\x12\x18\n" +
+	"\arecords\x18\t \x03(\fR\arecords\"H\n" +
+	"\n" +
+	"RelayReply\x12 \n" +
+	"\x02ad\x18\x01 \x01(\v2\x10.balai.v1.SignedR\x02ad\x12\x18\n" +
+	"\arefused\x18\x02 \x01(\rR\arefused\"\xca\x05\n" +
 	"\n" +
 	"LinkRecord\x12(\n" +
 	"\x04open\x18\x01 \x01(\v2\x12.balai.v1.LinkOpenH\x00R\x04open\x127\n" +
@@ -3915,17 +5501,70 @@ const file_balai_proto_rawDesc = "" +
 	"\x04pong\x18\x04 \x01(\v2\x12.balai.v1.LinkPingH\x00R\x04pong\x12$\n" +
 	"\x04nack\x18\x05 \x01(\v2\x0e.balai.v1.NackH\x00R\x04nack\x12!\n" +
 	"\x03bad\x18\x06 \x01(\v2\r.balai.v1.BadH\x00R\x03bad\x12+\n" +
-	"\x05close\x18\a \x01(\v2\x13.balai.v1.LinkCloseH\x00R\x05closeB\b\n" +
+	"\x05close\x18\a \x01(\v2\x13.balai.v1.LinkCloseH\x00R\x05close\x12$\n" +
+	"\x04join\x18\b \x01(\v2\x0e.balai.v1.JoinH\x00R\x04join\x12,\n" +
+	"\x05admit\x18\t \x01(\v2\x14.balai.v1.JoinAnswerH\x00R\x05admit\x120\n" +
+	"\bredirect\x18\n" +
+	" \x01(\v2\x12.balai.v1.RedirectH\x00R\bredirect\x12$\n" +
+	"\x04busy\x18\v \x01(\v2\x0e.balai.v1.BusyH\x00R\x04busy\x12+\n" +
+	"\x05leave\x18\f \x01(\v2\x13.balai.v1.LinkLeaveH\x00R\x05leave\x12$\n" +
+	"\x04feed\x18\r \x01(\v2\x0e.balai.v1.FeedH\x00R\x04feed\x12(\n" +
+	"\x05lease\x18\x0e \x01(\v2\x10.balai.v1.SignedH\x00R\x05lease\x120\n" +
+	"\x06digest\x18\x0f \x01(\v2\x16.balai.v1.DigestRecordH\x00R\x06digest\x12*\n" +
+	"\x06scores\x18\x10 \x01(\v2\x10.balai.v1.ScoresH\x00R\x06scoresB\b\n" +
 	"\x06record\"|\n" +
 	"\bLinkOpen\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\fR\x04room\x12\x16\n" +
 	"\x06handle\x18\x02 \x01(\rR\x06handle\x12*\n" +
 	"\asources\x18\x03 \x03(\v2\x10.balai.v1.SignedR\asources\x12\x18\n" +
-	"\acarrier\x18\x04 \x01(\rR\acarrier\"K\n" +
+	"\acarrier\x18\x04 \x01(\rR\acarrier\"y\n" +
 	"\rLinkHeartbeat\x12\x12\n" +
 	"\x04tick\x18\x01 \x01(\x04R\x04tick\x12\x12\n" +
 	"\x04path\x18\x02 \x03(\fR\x04path\x12\x12\n" +
-	"\x04loss\x18\x03 \x01(\rR\x04loss\"3\n" +
+	"\x04loss\x18\x03 \x01(\rR\x04loss\x12\x14\n" +
+	"\x05level\x18\x04 \x01(\rR\x05level\x12\x16\n" +
+	"\x06newest\x18\x05 \x03(\x06R\x06newest\"\x94\x02\n" +
+	"\x04Join\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\fR\x04room\x12$\n" +
+	"\x04pass\x18\x02 \x01(\v2\x10.balai.v1.SignedR\x04pass\x12\x12\n" +
+	"\x04mode\x18\x03 \x01(\rR\x04mode\x12\x16\n" +
+	"\x06coords\x18\x04 \x03(\x11R\x06coords\x12\x16\n" +
+	"\x06prefix\x18\x05 \x01(\fR\x06prefix\x12\x1f\n" +
+	"\vhave_parent\x18\x06 \x01(\bR\n" +
+	"haveParent\x12\x19\n" +
+	"\bmax_kbps\x18\a \x01(\rR\amaxKbps\x12\x1c\n" +
+	"\tredirects\x18\b \x01(\rR\tredirects\x12\x12\n" +
+	"\x04only\x18\t \x03(\fR\x04only\x12 \n" +
+	"\x02ad\x18\n" +
+	" \x01(\v2\x10.balai.v1.SignedR\x02ad\"\xb7\x01\n" +
+	"\n" +
+	"JoinAnswer\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\rR\x04mode\x12\x14\n" +
+	"\x05level\x18\x02 \x01(\rR\x05level\x12\x12\n" +
+	"\x04path\x18\x03 \x03(\fR\x04path\x12\x17\n" +
+	"\aring_ms\x18\x04 \x01(\rR\x06ringMs\x12*\n" +
+	"\asources\x18\x05 \x03(\v2\x10.balai.v1.SignedR\asources\x12&\n" +
+	"\x05lease\x18\x06 \x01(\v2\x10.balai.v1.SignedR\x05lease\"V\n" +
+	"\bRedirect\x12\"\n" +
+	"\x03ads\x18\x01 \x03(\v2\x10.balai.v1.SignedR\x03ads\x12&\n" +
+	"\x05lease\x18\x02 \x01(\v2\x10.balai.v1.SignedR\x05lease\"E\n" +
+	"\x04Busy\x12\"\n" +
+	"\x03ads\x18\x01 \x03(\v2\x10.balai.v1.SignedR\x03ads\x12\x19\n" +
+	"\bretry_ms\x18\x02 \x01(\rR\aretryMs\"J\n" +
+	"\tLinkLeave\x12\x19\n" +
+	"\bafter_ms\x18\x01 \x01(\rR\aafterMs\x12\"\n" +
+	"\x03ads\x18\x02 \x03(\v2\x10.balai.v1.SignedR\x03ads\":\n" +
+	"\x04Feed\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\rR\x04mode\x12\x1e\n" +
+	"\n" +
+	"redundancy\x18\x02 \x01(\rR\n" +
+	"redundancy\"\x88\x01\n" +
+	"\fDigestRecord\x12(\n" +
+	"\x06digest\x18\x01 \x01(\v2\x10.balai.v1.SignedR\x06digest\x12\"\n" +
+	"\x03ops\x18\x02 \x03(\v2\x10.balai.v1.SignedR\x03ops\x12*\n" +
+	"\asources\x18\x03 \x03(\v2\x10.balai.v1.SignedR\asources\" \n" +
+	"\x06Scores\x12\x16\n" +
+	"\x06levels\x18\x01 \x03(\aR\x06levels\"3\n" +
 	"\bLinkPing\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\"N\n" +
@@ -3957,7 +5596,7 @@ func file_balai_proto_rawDescGZIP() []byte {
 	return file_balai_proto_rawDescData
 }
 
-var file_balai_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_balai_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_balai_proto_goTypes = []any{
 	(*Signed)(nil),        // 0: balai.v1.Signed
 	(*Genesis)(nil),       // 1: balai.v1.Genesis
@@ -3995,14 +5634,30 @@ var file_balai_proto_goTypes = []any{
 	(*Chat)(nil),          // 33: balai.v1.Chat
 	(*Reaction)(nil),      // 34: balai.v1.Reaction
 	(*Pass)(nil),          // 35: balai.v1.Pass
-	(*LinkRecord)(nil),    // 36: balai.v1.LinkRecord
-	(*LinkOpen)(nil),      // 37: balai.v1.LinkOpen
-	(*LinkHeartbeat)(nil), // 38: balai.v1.LinkHeartbeat
-	(*LinkPing)(nil),      // 39: balai.v1.LinkPing
-	(*Nack)(nil),          // 40: balai.v1.Nack
-	(*Bad)(nil),           // 41: balai.v1.Bad
-	(*LinkClose)(nil),     // 42: balai.v1.LinkClose
-	(*Profile)(nil),       // 43: balai.v1.Profile
+	(*RelayAd)(nil),       // 36: balai.v1.RelayAd
+	(*CoreLease)(nil),     // 37: balai.v1.CoreLease
+	(*CoreParams)(nil),    // 38: balai.v1.CoreParams
+	(*Objection)(nil),     // 39: balai.v1.Objection
+	(*Digest)(nil),        // 40: balai.v1.Digest
+	(*DigestStage)(nil),   // 41: balai.v1.DigestStage
+	(*RelayRequest)(nil),  // 42: balai.v1.RelayRequest
+	(*RelayReply)(nil),    // 43: balai.v1.RelayReply
+	(*LinkRecord)(nil),    // 44: balai.v1.LinkRecord
+	(*LinkOpen)(nil),      // 45: balai.v1.LinkOpen
+	(*LinkHeartbeat)(nil), // 46: balai.v1.LinkHeartbeat
+	(*Join)(nil),          // 47: balai.v1.Join
+	(*JoinAnswer)(nil),    // 48: balai.v1.JoinAnswer
+	(*Redirect)(nil),      // 49: balai.v1.Redirect
+	(*Busy)(nil),          // 50: balai.v1.Busy
+	(*LinkLeave)(nil),     // 51: balai.v1.LinkLeave
+	(*Feed)(nil),          // 52: balai.v1.Feed
+	(*DigestRecord)(nil),  // 53: balai.v1.DigestRecord
+	(*Scores)(nil),        // 54: balai.v1.Scores
+	(*LinkPing)(nil),      // 55: balai.v1.LinkPing
+	(*Nack)(nil),          // 56: balai.v1.Nack
+	(*Bad)(nil),           // 57: balai.v1.Bad
+	(*LinkClose)(nil),     // 58: balai.v1.LinkClose
+	(*Profile)(nil),       // 59: balai.v1.Profile
 }
 var file_balai_proto_depIdxs = []int32{
 	2,  // 0: balai.v1.Genesis.policy:type_name -> balai.v1.Policy
@@ -4048,24 +5703,57 @@ var file_balai_proto_depIdxs = []int32{
 	0,  // 40: balai.v1.StageMessage.heard:type_name -> balai.v1.Signed
 	0,  // 41: balai.v1.StageMessage.chat:type_name -> balai.v1.Signed
 	0,  // 42: balai.v1.StageMessage.reaction:type_name -> balai.v1.Signed
-	29, // 43: balai.v1.Presence.hand:type_name -> balai.v1.Hand
-	0,  // 44: balai.v1.Presence.source:type_name -> balai.v1.Signed
-	0,  // 45: balai.v1.Presence.handout_key:type_name -> balai.v1.Signed
-	3,  // 46: balai.v1.Presence.heads:type_name -> balai.v1.Seen
-	3,  // 47: balai.v1.Beat.heads:type_name -> balai.v1.Seen
-	37, // 48: balai.v1.LinkRecord.open:type_name -> balai.v1.LinkOpen
-	38, // 49: balai.v1.LinkRecord.heartbeat:type_name -> balai.v1.LinkHeartbeat
-	39, // 50: balai.v1.LinkRecord.ping:type_name -> balai.v1.LinkPing
-	39, // 51: balai.v1.LinkRecord.pong:type_name -> balai.v1.LinkPing
-	40, // 52: balai.v1.LinkRecord.nack:type_name -> balai.v1.Nack
-	41, // 53: balai.v1.LinkRecord.bad:type_name -> balai.v1.Bad
-	42, // 54: balai.v1.LinkRecord.close:type_name -> balai.v1.LinkClose
-	0,  // 55: balai.v1.LinkOpen.sources:type_name -> balai.v1.Signed
-	56, // [56:56] is the sub-list for method output_type
-	56, // [56:56] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	0,  // 43: balai.v1.StageMessage.relay_ad:type_name -> balai.v1.Signed
+	0,  // 44: balai.v1.StageMessage.objection:type_name -> balai.v1.Signed
+	29, // 45: balai.v1.Presence.hand:type_name -> balai.v1.Hand
+	0,  // 46: balai.v1.Presence.source:type_name -> balai.v1.Signed
+	0,  // 47: balai.v1.Presence.handout_key:type_name -> balai.v1.Signed
+	3,  // 48: balai.v1.Presence.heads:type_name -> balai.v1.Seen
+	3,  // 49: balai.v1.Beat.heads:type_name -> balai.v1.Seen
+	0,  // 50: balai.v1.CoreLease.ads:type_name -> balai.v1.Signed
+	38, // 51: balai.v1.CoreLease.params:type_name -> balai.v1.CoreParams
+	41, // 52: balai.v1.Digest.stage:type_name -> balai.v1.DigestStage
+	0,  // 53: balai.v1.RelayRequest.genesis:type_name -> balai.v1.Signed
+	0,  // 54: balai.v1.RelayRequest.ops:type_name -> balai.v1.Signed
+	3,  // 55: balai.v1.RelayRequest.heads:type_name -> balai.v1.Seen
+	0,  // 56: balai.v1.RelayRequest.vouch:type_name -> balai.v1.Signed
+	0,  // 57: balai.v1.RelayRequest.lease:type_name -> balai.v1.Signed
+	0,  // 58: balai.v1.RelayRequest.digest:type_name -> balai.v1.Signed
+	0,  // 59: balai.v1.RelayRequest.sources:type_name -> balai.v1.Signed
+	0,  // 60: balai.v1.RelayReply.ad:type_name -> balai.v1.Signed
+	45, // 61: balai.v1.LinkRecord.open:type_name -> balai.v1.LinkOpen
+	46, // 62: balai.v1.LinkRecord.heartbeat:type_name -> balai.v1.LinkHeartbeat
+	55, // 63: balai.v1.LinkRecord.ping:type_name -> balai.v1.LinkPing
+	55, // 64: balai.v1.LinkRecord.pong:type_name -> balai.v1.LinkPing
+	56, // 65: balai.v1.LinkRecord.nack:type_name -> balai.v1.Nack
+	57, // 66: balai.v1.LinkRecord.bad:type_name -> balai.v1.Bad
+	58, // 67: balai.v1.LinkRecord.close:type_name -> balai.v1.LinkClose
+	47, // 68: balai.v1.LinkRecord.join:type_name -> balai.v1.Join
+	48, // 69: balai.v1.LinkRecord.admit:type_name -> balai.v1.JoinAnswer
+	49, // 70: balai.v1.LinkRecord.redirect:type_name -> balai.v1.Redirect
+	50, // 71: balai.v1.LinkRecord.busy:type_name -> balai.v1.Busy
+	51, // 72: balai.v1.LinkRecord.leave:type_name -> balai.v1.LinkLeave
+	52, // 73: balai.v1.LinkRecord.feed:type_name -> balai.v1.Feed
+	0,  // 74: balai.v1.LinkRecord.lease:type_name -> balai.v1.Signed
+	53, // 75: balai.v1.LinkRecord.digest:type_name -> balai.v1.DigestRecord
+	54, // 76: balai.v1.LinkRecord.scores:type_name -> balai.v1.Scores
+	0,  // 77: balai.v1.LinkOpen.sources:type_name -> balai.v1.Signed
+	0,  // 78: balai.v1.Join.pass:type_name -> balai.v1.Signed
+	0,  // 79: balai.v1.Join.ad:type_name -> balai.v1.Signed
+	0,  // 80: balai.v1.JoinAnswer.sources:type_name -> balai.v1.Signed
+	0,  // 81: balai.v1.JoinAnswer.lease:type_name -> balai.v1.Signed
+	0,  // 82: balai.v1.Redirect.ads:type_name -> balai.v1.Signed
+	0,  // 83: balai.v1.Redirect.lease:type_name -> balai.v1.Signed
+	0,  // 84: balai.v1.Busy.ads:type_name -> balai.v1.Signed
+	0,  // 85: balai.v1.LinkLeave.ads:type_name -> balai.v1.Signed
+	0,  // 86: balai.v1.DigestRecord.digest:type_name -> balai.v1.Signed
+	0,  // 87: balai.v1.DigestRecord.ops:type_name -> balai.v1.Signed
+	0,  // 88: balai.v1.DigestRecord.sources:type_name -> balai.v1.Signed
+	89, // [89:89] is the sub-list for method output_type
+	89, // [89:89] is the sub-list for method input_type
+	89, // [89:89] is the sub-list for extension type_name
+	89, // [89:89] is the sub-list for extension extendee
+	0,  // [0:89] is the sub-list for field type_name
 }
 
 func init() { file_balai_proto_init() }
@@ -4089,8 +5777,10 @@ func file_balai_proto_init() {
 		(*StageMessage_Heard)(nil),
 		(*StageMessage_Chat)(nil),
 		(*StageMessage_Reaction)(nil),
+		(*StageMessage_RelayAd)(nil),
+		(*StageMessage_Objection)(nil),
 	}
-	file_balai_proto_msgTypes[36].OneofWrappers = []any{
+	file_balai_proto_msgTypes[44].OneofWrappers = []any{
 		(*LinkRecord_Open)(nil),
 		(*LinkRecord_Heartbeat)(nil),
 		(*LinkRecord_Ping)(nil),
@@ -4098,6 +5788,15 @@ func file_balai_proto_init() {
 		(*LinkRecord_Nack)(nil),
 		(*LinkRecord_Bad)(nil),
 		(*LinkRecord_Close)(nil),
+		(*LinkRecord_Join)(nil),
+		(*LinkRecord_Admit)(nil),
+		(*LinkRecord_Redirect)(nil),
+		(*LinkRecord_Busy)(nil),
+		(*LinkRecord_Leave)(nil),
+		(*LinkRecord_Feed)(nil),
+		(*LinkRecord_Lease)(nil),
+		(*LinkRecord_Digest)(nil),
+		(*LinkRecord_Scores)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4105,7 +5804,7 @@ func file_balai_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_balai_proto_rawDesc), len(file_balai_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   44,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -28,6 +28,10 @@ const (
 	DomainChat       = "balai-chat/1"
 	DomainReaction   = "balai-reaction/1"
 	DomainPass       = "balai-pass/1"
+	DomainRelayAd    = "balai-relay-ad/1"
+	DomainCoreLease  = "balai-core-lease/1"
+	DomainObjection  = "balai-objection/1"
+	DomainDigest     = "balai-digest/1"
 )
 
 // ErrSigned refuses a record whose envelope, signature or body is wrong.
