@@ -54,9 +54,13 @@ type knock struct {
 func (s *Session) Serve(ctx context.Context, st Stream, first proto.Message) {
 	switch m := first.(type) {
 	case *wire.Hello:
-		if err := s.serveJoin(ctx, st, m); err != nil {
+		var watch sync.WaitGroup
+		if err := s.serveJoin(ctx, st, m, &watch); err != nil {
 			s.sendRefusal(ctx, st, err)
 		}
+		stop := context.AfterFunc(ctx, func() { _ = st.Reset() })
+		watch.Wait() // the newcomer ends the stream, or the deadline does
+		stop()
 	case *wire.LedgerRequest:
 		s.serveLedger(ctx, st, m)
 	}
@@ -85,7 +89,7 @@ type newcomer struct {
 }
 
 // serveJoin is the admitter's half of the handshake. It runs in the stream's goroutine.
-func (s *Session) serveJoin(ctx context.Context, st Stream, hello *wire.Hello) error {
+func (s *Session) serveJoin(ctx context.Context, st Stream, hello *wire.Hello, watch *sync.WaitGroup) error {
 	n := &newcomer{peer: st.Remote(), nonce: randomBytes(nonceLen)}
 	if err := n.readHello(hello, s.cfg.Room); err != nil {
 		return err
@@ -111,7 +115,7 @@ func (s *Session) serveJoin(ctx context.Context, st Stream, hello *wire.Hello) e
 		return refusalOf(err)
 	}
 	if knocking {
-		err = s.holdKnock(ctx, st, n.peer, wait)
+		err = s.holdKnock(ctx, st, wait, watch)
 	} else {
 		err = s.await(ctx, wait)
 	}
@@ -127,19 +131,16 @@ func (s *Session) serveJoin(ctx context.Context, st Stream, hello *wire.Hello) e
 }
 
 // holdKnock waits for an authority's answer as long as the newcomer holds the stream.
-func (s *Session) holdKnock(ctx context.Context, st Stream, p peer.ID, wait chan error) error {
+func (s *Session) holdKnock(ctx context.Context, st Stream, wait chan error, watch *sync.WaitGroup) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if err := st.Write(&wire.JoinMessage{Message: &wire.JoinMessage_Knocking{Knocking: &wire.Knocking{}}}); err != nil {
 		cancel(err)
 	}
 	_ = st.SetDeadline(time.Now().Add(knockWait))
-	var watch sync.WaitGroup
 	watch.Go(func() { cancel(st.Read(&wire.JoinMessage{})) }) // nothing is due: an end is a change of mind
 	err := s.await(ctx, wait)
-	_ = st.SetDeadline(time.Now().Add(-time.Second))
-	watch.Wait()
-	_ = s.call(context.WithoutCancel(ctx), func() error { s.dropKnock(p, wait); return nil })
+	_ = s.call(context.WithoutCancel(ctx), func() error { s.dropKnock(st.Remote(), wait); return nil })
 	return err
 }
 

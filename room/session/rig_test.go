@@ -675,7 +675,11 @@ func (s *pipe) Read(m proto.Message) error {
 		return s.decode(b, m)
 	case <-s.gone:
 		return io.ErrUnexpectedEOF
+	case <-s.shut:
+		_ = s.Reset() // as the daemon's streams do
+		return io.ErrClosedPipe
 	case <-t.C:
+		_ = s.Reset() // as the daemon's streams do
 		return os.ErrDeadlineExceeded
 	case <-s.closed:
 	}
