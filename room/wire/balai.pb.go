@@ -1694,6 +1694,8 @@ type LedgerRequest struct {
 	Heads         []*Seen                `protobuf:"bytes,2,rep,name=heads,proto3" json:"heads,omitempty"`
 	Epochs        [][]byte               `protobuf:"bytes,3,rep,name=epochs,proto3" json:"epochs,omitempty"` // epoch ids wanted
 	Wanted        [][]byte               `protobuf:"bytes,4,rep,name=wanted,proto3" json:"wanted,omitempty"` // op ids wanted
+	Leave         *Signed                `protobuf:"bytes,5,opt,name=leave,proto3" json:"leave,omitempty"`   // goodbye of who leaves before gossip flows; the reply is empty
+	Accept        []byte                 `protobuf:"bytes,6,opt,name=accept,proto3" json:"accept,omitempty"` // id of the host's last op: the host asks the other to take the room
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1756,6 +1758,20 @@ func (x *LedgerRequest) GetWanted() [][]byte {
 	return nil
 }
 
+func (x *LedgerRequest) GetLeave() *Signed {
+	if x != nil {
+		return x.Leave
+	}
+	return nil
+}
+
+func (x *LedgerRequest) GetAccept() []byte {
+	if x != nil {
+		return x.Accept
+	}
+	return nil
+}
+
 type LedgerReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Genesis       *Signed                `protobuf:"bytes,1,opt,name=genesis,proto3" json:"genesis,omitempty"`
@@ -1765,6 +1781,7 @@ type LedgerReply struct {
 	Refused       uint32                 `protobuf:"varint,5,opt,name=refused,proto3" json:"refused,omitempty"` // a reason, 0 when served
 	More          bool                   `protobuf:"varint,6,opt,name=more,proto3" json:"more,omitempty"`
 	Sources       []*Signed              `protobuf:"bytes,7,rep,name=sources,proto3" json:"sources,omitempty"`
+	Accept        *Signed                `protobuf:"bytes,8,opt,name=accept,proto3" json:"accept,omitempty"` // the Acceptance that was asked for, domain "balai-accept/1"
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1844,6 +1861,13 @@ func (x *LedgerReply) GetMore() bool {
 func (x *LedgerReply) GetSources() []*Signed {
 	if x != nil {
 		return x.Sources
+	}
+	return nil
+}
+
+func (x *LedgerReply) GetAccept() *Signed {
+	if x != nil {
+		return x.Accept
 	}
 	return nil
 }
@@ -5300,12 +5324,14 @@ const file_balai_proto_rawDesc = "" +
 	"\x01n\x18\x01 \x01(\x04R\x01n\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x12\n" +
 	"\x04step\x18\x03 \x01(\rR\x04step\x12\x16\n" +
-	"\x06secret\x18\x04 \x01(\fR\x06secret\"y\n" +
+	"\x06secret\x18\x04 \x01(\fR\x06secret\"\xb9\x01\n" +
 	"\rLedgerRequest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\fR\x04room\x12$\n" +
 	"\x05heads\x18\x02 \x03(\v2\x0e.balai.v1.SeenR\x05heads\x12\x16\n" +
 	"\x06epochs\x18\x03 \x03(\fR\x06epochs\x12\x16\n" +
-	"\x06wanted\x18\x04 \x03(\fR\x06wanted\"\xf8\x01\n" +
+	"\x06wanted\x18\x04 \x03(\fR\x06wanted\x12&\n" +
+	"\x05leave\x18\x05 \x01(\v2\x10.balai.v1.SignedR\x05leave\x12\x16\n" +
+	"\x06accept\x18\x06 \x01(\fR\x06accept\"\xa2\x02\n" +
 	"\vLedgerReply\x12*\n" +
 	"\agenesis\x18\x01 \x01(\v2\x10.balai.v1.SignedR\agenesis\x12\"\n" +
 	"\x03ops\x18\x02 \x03(\v2\x10.balai.v1.SignedR\x03ops\x12%\n" +
@@ -5313,7 +5339,8 @@ const file_balai_proto_rawDesc = "" +
 	"\arecords\x18\x04 \x03(\fR\arecords\x12\x18\n" +
 	"\arefused\x18\x05 \x01(\rR\arefused\x12\x12\n" +
 	"\x04more\x18\x06 \x01(\bR\x04more\x12*\n" +
-	"\asources\x18\a \x03(\v2\x10.balai.v1.SignedR\asources\"\x83\x01\n" +
+	"\asources\x18\a \x03(\v2\x10.balai.v1.SignedR\asources\x12(\n" +
+	"\x06accept\x18\b \x01(\v2\x10.balai.v1.SignedR\x06accept\"\x83\x01\n" +
 	"\n" +
 	"OpsMessage\x12\"\n" +
 	"\x03ops\x18\x01 \x03(\v2\x10.balai.v1.SignedR\x03ops\x12+\n" +
@@ -5688,72 +5715,74 @@ var file_balai_proto_depIdxs = []int32{
 	0,  // 25: balai.v1.Welcome.pass:type_name -> balai.v1.Signed
 	0,  // 26: balai.v1.Welcome.sources:type_name -> balai.v1.Signed
 	3,  // 27: balai.v1.LedgerRequest.heads:type_name -> balai.v1.Seen
-	0,  // 28: balai.v1.LedgerReply.genesis:type_name -> balai.v1.Signed
-	0,  // 29: balai.v1.LedgerReply.ops:type_name -> balai.v1.Signed
-	19, // 30: balai.v1.LedgerReply.keys:type_name -> balai.v1.KeyStep
-	0,  // 31: balai.v1.LedgerReply.sources:type_name -> balai.v1.Signed
-	0,  // 32: balai.v1.OpsMessage.ops:type_name -> balai.v1.Signed
-	23, // 33: balai.v1.OpsMessage.handout:type_name -> balai.v1.Handout
-	3,  // 34: balai.v1.OpsMessage.heads:type_name -> balai.v1.Seen
-	24, // 35: balai.v1.Handout.sealed:type_name -> balai.v1.SealedKey
-	0,  // 36: balai.v1.StageMessage.presence:type_name -> balai.v1.Signed
-	0,  // 37: balai.v1.StageMessage.beat:type_name -> balai.v1.Signed
-	0,  // 38: balai.v1.StageMessage.lease:type_name -> balai.v1.Signed
-	0,  // 39: balai.v1.StageMessage.leave:type_name -> balai.v1.Signed
-	0,  // 40: balai.v1.StageMessage.heard:type_name -> balai.v1.Signed
-	0,  // 41: balai.v1.StageMessage.chat:type_name -> balai.v1.Signed
-	0,  // 42: balai.v1.StageMessage.reaction:type_name -> balai.v1.Signed
-	0,  // 43: balai.v1.StageMessage.relay_ad:type_name -> balai.v1.Signed
-	0,  // 44: balai.v1.StageMessage.objection:type_name -> balai.v1.Signed
-	29, // 45: balai.v1.Presence.hand:type_name -> balai.v1.Hand
-	0,  // 46: balai.v1.Presence.source:type_name -> balai.v1.Signed
-	0,  // 47: balai.v1.Presence.handout_key:type_name -> balai.v1.Signed
-	3,  // 48: balai.v1.Presence.heads:type_name -> balai.v1.Seen
-	3,  // 49: balai.v1.Beat.heads:type_name -> balai.v1.Seen
-	0,  // 50: balai.v1.CoreLease.ads:type_name -> balai.v1.Signed
-	38, // 51: balai.v1.CoreLease.params:type_name -> balai.v1.CoreParams
-	41, // 52: balai.v1.Digest.stage:type_name -> balai.v1.DigestStage
-	0,  // 53: balai.v1.RelayRequest.genesis:type_name -> balai.v1.Signed
-	0,  // 54: balai.v1.RelayRequest.ops:type_name -> balai.v1.Signed
-	3,  // 55: balai.v1.RelayRequest.heads:type_name -> balai.v1.Seen
-	0,  // 56: balai.v1.RelayRequest.vouch:type_name -> balai.v1.Signed
-	0,  // 57: balai.v1.RelayRequest.lease:type_name -> balai.v1.Signed
-	0,  // 58: balai.v1.RelayRequest.digest:type_name -> balai.v1.Signed
-	0,  // 59: balai.v1.RelayRequest.sources:type_name -> balai.v1.Signed
-	0,  // 60: balai.v1.RelayReply.ad:type_name -> balai.v1.Signed
-	45, // 61: balai.v1.LinkRecord.open:type_name -> balai.v1.LinkOpen
-	46, // 62: balai.v1.LinkRecord.heartbeat:type_name -> balai.v1.LinkHeartbeat
-	55, // 63: balai.v1.LinkRecord.ping:type_name -> balai.v1.LinkPing
-	55, // 64: balai.v1.LinkRecord.pong:type_name -> balai.v1.LinkPing
-	56, // 65: balai.v1.LinkRecord.nack:type_name -> balai.v1.Nack
-	57, // 66: balai.v1.LinkRecord.bad:type_name -> balai.v1.Bad
-	58, // 67: balai.v1.LinkRecord.close:type_name -> balai.v1.LinkClose
-	47, // 68: balai.v1.LinkRecord.join:type_name -> balai.v1.Join
-	48, // 69: balai.v1.LinkRecord.admit:type_name -> balai.v1.JoinAnswer
-	49, // 70: balai.v1.LinkRecord.redirect:type_name -> balai.v1.Redirect
-	50, // 71: balai.v1.LinkRecord.busy:type_name -> balai.v1.Busy
-	51, // 72: balai.v1.LinkRecord.leave:type_name -> balai.v1.LinkLeave
-	52, // 73: balai.v1.LinkRecord.feed:type_name -> balai.v1.Feed
-	0,  // 74: balai.v1.LinkRecord.lease:type_name -> balai.v1.Signed
-	53, // 75: balai.v1.LinkRecord.digest:type_name -> balai.v1.DigestRecord
-	54, // 76: balai.v1.LinkRecord.scores:type_name -> balai.v1.Scores
-	0,  // 77: balai.v1.LinkOpen.sources:type_name -> balai.v1.Signed
-	0,  // 78: balai.v1.Join.pass:type_name -> balai.v1.Signed
-	0,  // 79: balai.v1.Join.ad:type_name -> balai.v1.Signed
-	0,  // 80: balai.v1.JoinAnswer.sources:type_name -> balai.v1.Signed
-	0,  // 81: balai.v1.JoinAnswer.lease:type_name -> balai.v1.Signed
-	0,  // 82: balai.v1.Redirect.ads:type_name -> balai.v1.Signed
-	0,  // 83: balai.v1.Redirect.lease:type_name -> balai.v1.Signed
-	0,  // 84: balai.v1.Busy.ads:type_name -> balai.v1.Signed
-	0,  // 85: balai.v1.LinkLeave.ads:type_name -> balai.v1.Signed
-	0,  // 86: balai.v1.DigestRecord.digest:type_name -> balai.v1.Signed
-	0,  // 87: balai.v1.DigestRecord.ops:type_name -> balai.v1.Signed
-	0,  // 88: balai.v1.DigestRecord.sources:type_name -> balai.v1.Signed
-	89, // [89:89] is the sub-list for method output_type
-	89, // [89:89] is the sub-list for method input_type
-	89, // [89:89] is the sub-list for extension type_name
-	89, // [89:89] is the sub-list for extension extendee
-	0,  // [0:89] is the sub-list for field type_name
+	0,  // 28: balai.v1.LedgerRequest.leave:type_name -> balai.v1.Signed
+	0,  // 29: balai.v1.LedgerReply.genesis:type_name -> balai.v1.Signed
+	0,  // 30: balai.v1.LedgerReply.ops:type_name -> balai.v1.Signed
+	19, // 31: balai.v1.LedgerReply.keys:type_name -> balai.v1.KeyStep
+	0,  // 32: balai.v1.LedgerReply.sources:type_name -> balai.v1.Signed
+	0,  // 33: balai.v1.LedgerReply.accept:type_name -> balai.v1.Signed
+	0,  // 34: balai.v1.OpsMessage.ops:type_name -> balai.v1.Signed
+	23, // 35: balai.v1.OpsMessage.handout:type_name -> balai.v1.Handout
+	3,  // 36: balai.v1.OpsMessage.heads:type_name -> balai.v1.Seen
+	24, // 37: balai.v1.Handout.sealed:type_name -> balai.v1.SealedKey
+	0,  // 38: balai.v1.StageMessage.presence:type_name -> balai.v1.Signed
+	0,  // 39: balai.v1.StageMessage.beat:type_name -> balai.v1.Signed
+	0,  // 40: balai.v1.StageMessage.lease:type_name -> balai.v1.Signed
+	0,  // 41: balai.v1.StageMessage.leave:type_name -> balai.v1.Signed
+	0,  // 42: balai.v1.StageMessage.heard:type_name -> balai.v1.Signed
+	0,  // 43: balai.v1.StageMessage.chat:type_name -> balai.v1.Signed
+	0,  // 44: balai.v1.StageMessage.reaction:type_name -> balai.v1.Signed
+	0,  // 45: balai.v1.StageMessage.relay_ad:type_name -> balai.v1.Signed
+	0,  // 46: balai.v1.StageMessage.objection:type_name -> balai.v1.Signed
+	29, // 47: balai.v1.Presence.hand:type_name -> balai.v1.Hand
+	0,  // 48: balai.v1.Presence.source:type_name -> balai.v1.Signed
+	0,  // 49: balai.v1.Presence.handout_key:type_name -> balai.v1.Signed
+	3,  // 50: balai.v1.Presence.heads:type_name -> balai.v1.Seen
+	3,  // 51: balai.v1.Beat.heads:type_name -> balai.v1.Seen
+	0,  // 52: balai.v1.CoreLease.ads:type_name -> balai.v1.Signed
+	38, // 53: balai.v1.CoreLease.params:type_name -> balai.v1.CoreParams
+	41, // 54: balai.v1.Digest.stage:type_name -> balai.v1.DigestStage
+	0,  // 55: balai.v1.RelayRequest.genesis:type_name -> balai.v1.Signed
+	0,  // 56: balai.v1.RelayRequest.ops:type_name -> balai.v1.Signed
+	3,  // 57: balai.v1.RelayRequest.heads:type_name -> balai.v1.Seen
+	0,  // 58: balai.v1.RelayRequest.vouch:type_name -> balai.v1.Signed
+	0,  // 59: balai.v1.RelayRequest.lease:type_name -> balai.v1.Signed
+	0,  // 60: balai.v1.RelayRequest.digest:type_name -> balai.v1.Signed
+	0,  // 61: balai.v1.RelayRequest.sources:type_name -> balai.v1.Signed
+	0,  // 62: balai.v1.RelayReply.ad:type_name -> balai.v1.Signed
+	45, // 63: balai.v1.LinkRecord.open:type_name -> balai.v1.LinkOpen
+	46, // 64: balai.v1.LinkRecord.heartbeat:type_name -> balai.v1.LinkHeartbeat
+	55, // 65: balai.v1.LinkRecord.ping:type_name -> balai.v1.LinkPing
+	55, // 66: balai.v1.LinkRecord.pong:type_name -> balai.v1.LinkPing
+	56, // 67: balai.v1.LinkRecord.nack:type_name -> balai.v1.Nack
+	57, // 68: balai.v1.LinkRecord.bad:type_name -> balai.v1.Bad
+	58, // 69: balai.v1.LinkRecord.close:type_name -> balai.v1.LinkClose
+	47, // 70: balai.v1.LinkRecord.join:type_name -> balai.v1.Join
+	48, // 71: balai.v1.LinkRecord.admit:type_name -> balai.v1.JoinAnswer
+	49, // 72: balai.v1.LinkRecord.redirect:type_name -> balai.v1.Redirect
+	50, // 73: balai.v1.LinkRecord.busy:type_name -> balai.v1.Busy
+	51, // 74: balai.v1.LinkRecord.leave:type_name -> balai.v1.LinkLeave
+	52, // 75: balai.v1.LinkRecord.feed:type_name -> balai.v1.Feed
+	0,  // 76: balai.v1.LinkRecord.lease:type_name -> balai.v1.Signed
+	53, // 77: balai.v1.LinkRecord.digest:type_name -> balai.v1.DigestRecord
+	54, // 78: balai.v1.LinkRecord.scores:type_name -> balai.v1.Scores
+	0,  // 79: balai.v1.LinkOpen.sources:type_name -> balai.v1.Signed
+	0,  // 80: balai.v1.Join.pass:type_name -> balai.v1.Signed
+	0,  // 81: balai.v1.Join.ad:type_name -> balai.v1.Signed
+	0,  // 82: balai.v1.JoinAnswer.sources:type_name -> balai.v1.Signed
+	0,  // 83: balai.v1.JoinAnswer.lease:type_name -> balai.v1.Signed
+	0,  // 84: balai.v1.Redirect.ads:type_name -> balai.v1.Signed
+	0,  // 85: balai.v1.Redirect.lease:type_name -> balai.v1.Signed
+	0,  // 86: balai.v1.Busy.ads:type_name -> balai.v1.Signed
+	0,  // 87: balai.v1.LinkLeave.ads:type_name -> balai.v1.Signed
+	0,  // 88: balai.v1.DigestRecord.digest:type_name -> balai.v1.Signed
+	0,  // 89: balai.v1.DigestRecord.ops:type_name -> balai.v1.Signed
+	0,  // 90: balai.v1.DigestRecord.sources:type_name -> balai.v1.Signed
+	91, // [91:91] is the sub-list for method output_type
+	91, // [91:91] is the sub-list for method input_type
+	91, // [91:91] is the sub-list for extension type_name
+	91, // [91:91] is the sub-list for extension extendee
+	0,  // [0:91] is the sub-list for field type_name
 }
 
 func init() { file_balai_proto_init() }
