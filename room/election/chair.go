@@ -1,5 +1,5 @@
-// Package election owns whose turn it is to lead a room's clockwork: the succession of the chair. It does
-// not send beats, and it knows people only by the order in which they are given.
+// Package election owns whose turn it is in a room: the succession of the chair, the choice of those who relay, and the
+// lease that names them. It sends nothing, and all it knows of people and nodes is what it is given.
 package election
 
 import (

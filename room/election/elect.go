@@ -1,0 +1,310 @@
+package election
+
+import (
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"balai/room"
+)
+
+const (
+	// MeshMax is how many people a mesh carries; with more a core is chosen.
+	MeshMax = 6
+	// MeshAgain: at this many or fewer for a minute the room goes back to the mesh.
+	MeshAgain = 4
+	// AssistMax is how many people a mesh carries for want of any relay.
+	AssistMax = 16
+	// MergeTime is how long both cores serve after a partition.
+	MergeTime = 60 * time.Second
+
+	baseCore    = 2
+	perRelay    = 2000 // listeners for each further core member
+	settle      = 60 * time.Second
+	betterBy    = 1.3
+	replaceGap  = 30 * time.Second
+	coolOff     = 60 * time.Second
+	maxCoolOff  = time.Hour
+	forgetFlaps = 2 * time.Hour
+)
+
+// Input is what a chair knows when it chooses.
+type Input struct {
+	Me         peer.ID
+	Grant      room.OpID // what made Me an authority; zero: Me is a speaker
+	First      bool      // Me has rank 0: its own eyes are enough to call a core member dead
+	State      *room.State
+	People     int // here, listeners included
+	Listeners  int
+	Stage      int // people on stage and here
+	Candidates []Candidate
+	Voters     []peer.ID             // stage and core, those heard lately
+	Dead       map[peer.ID][]peer.ID // who says that this core member does not serve
+}
+
+// Outcome is what the core should be. Without Ads it is the mesh.
+type Outcome struct {
+	Ads       []*Ad
+	NoRelay   bool // more than AssistMax people and nobody to relay: JOIN is refused
+	Assist    bool // a mesh larger than MeshMax for want of a relay
+	Unvouched bool // a community node that nobody vouched for carries the room
+}
+
+// Elector is a chair's memory from one choice to the next. The zero value is ready. It is not safe for concurrent use.
+type Elector struct {
+	fewSince  time.Time             // MeshAgain people or fewer since then
+	better    map[peer.ID]time.Time // since when a candidate has been clearly better than the weakest core member
+	replaced  time.Time             // when one was last replaced for a better one
+	spare     time.Time             // since when the core has been larger than needed
+	cool      map[peer.ID]cooling
+	wasInCore map[peer.ID]bool
+}
+
+type cooling struct {
+	until time.Time
+	last  time.Duration
+}
+
+// Next is the lease that in.Me should sign now, without its signature; false when none is due.
+func (e *Elector) Next(in *Input, f *Force, now time.Time) (l Lease, out Outcome, due bool) {
+	out = e.Elect(in, f, now)
+	old := f.Lease()
+	if old == nil && len(out.Ads) == 0 && !out.NoRelay {
+		return l, out, false
+	}
+	l = Lease{Room: in.State.Room, By: in.Me, Term: f.Term() + 1, Version: 1, Grant: in.Grant, Ads: out.Ads, NoRelay: out.NoRelay, Issued: now, TTL: LeaseTTL}
+	if old == nil {
+		return l, out, true
+	}
+	if old.By == in.Me {
+		l.Term, l.Version = old.Term, old.Version+1
+	}
+	if in.Grant == (room.OpID{}) && !onlyReplaces(&l, old) {
+		l.Ads, l.NoRelay = old.Ads, old.NoRelay
+	}
+	same := slices.Equal(l.Core(), old.Core()) && l.NoRelay == old.NoRelay
+	return l, out, !same || old.By != in.Me || !now.Before(old.Issued.Add(LeaseRenew))
+}
+
+// Elect chooses. It keeps who serves, replaces the dead at once, and a weaker one only for one that has been clearly
+// better for a minute.
+func (e *Elector) Elect(in *Input, f *Force, now time.Time) (out Outcome) {
+	old := f.Lease()
+	if e.few(in, old, now) {
+		e.wasInCore = nil
+		return out
+	}
+	cs, unvouched := field(in)
+	if len(cs) == 0 {
+		out.Ads = keptBlind(in, old)
+		out.Assist = len(out.Ads) == 0 && in.People <= AssistMax
+		out.NoRelay = len(out.Ads) == 0 && !out.Assist
+		return out
+	}
+	e.flapping(in, old, now)
+	cs = e.rested(cs, now)
+	version := uint64(1)
+	if old != nil {
+		version = old.Version
+	}
+	sortByWorth(cs, in.State.Room, version)
+	size := min(len(cs), baseCore+(in.Listeners+perRelay-1)/perRelay, MaxCore)
+	core := e.kept(in, f, cs, size, now)
+	core = fill(core, withoutChair(cs, in.Me), max(size, len(core)))
+	core = e.improve(core, withoutChair(cs, in.Me), now)
+	core = e.stepBack(core, in.Me)
+	for _, c := range core {
+		out.Ads = append(out.Ads, c.Ad)
+	}
+	out.Unvouched = unvouched
+	e.remember(core)
+	return out
+}
+
+// few tells whether the room is, or goes back to being, a mesh.
+func (e *Elector) few(in *Input, old *Lease, now time.Time) bool {
+	if in.People > MeshAgain {
+		e.fewSince = time.Time{}
+	} else if e.fewSince.IsZero() {
+		e.fewSince = now
+	}
+	if old == nil || len(old.Ads) == 0 {
+		return in.People <= MeshMax
+	}
+	return in.People <= MeshAgain && now.Sub(e.fewSince) >= settle && in.Grant != (room.OpID{})
+}
+
+// keptBlind is the core when nobody is eligible any more: whoever of it is not known to be dead.
+func keptBlind(in *Input, old *Lease) (ads []*Ad) {
+	if old == nil {
+		return nil
+	}
+	for _, a := range old.Ads {
+		if !in.dead(a.Peer) && mayServe(a, in.State) == nil {
+			ads = append(ads, a)
+		}
+	}
+	return ads
+}
+
+// kept are those of the present core, and for MergeTime of the other half's, that still serve. Beyond size the weakest
+// go, but only after a merge or when the core has been too large for a minute.
+func (e *Elector) kept(in *Input, f *Force, cs []*Candidate, size int, now time.Time) (core []*Candidate) {
+	old := f.Lease()
+	other, met := f.Foreign()
+	merging := other != nil && now.Sub(met) < MergeTime
+	for _, c := range cs { // in the order of worth
+		p := c.Ad.Peer
+		if serves := old != nil && old.Holds(p) || merging && other.Holds(p); serves && !in.dead(p) && len(core) < MaxCore {
+			core = append(core, c)
+		}
+	}
+	for i := range in.Candidates { // who serves well needs not be eligible anew: a probe that failed is not a death
+		c := &in.Candidates[i]
+		if old != nil && old.Holds(c.Ad.Peer) && !slices.Contains(core, c) && c.willing(in.State) && !in.dead(c.Ad.Peer) && len(core) < MaxCore {
+			core = append(core, c)
+		}
+	}
+	if !in.First { // not heard of by me, but nobody else complains
+		core = keepUnseen(in, old, core)
+	}
+	if len(core) <= size || merging {
+		e.spare = time.Time{}
+		return core
+	}
+	if e.spare.IsZero() {
+		e.spare = now
+	}
+	if now.Sub(e.spare) >= settle || other != nil && now.Sub(met) < MergeTime+settle {
+		core = core[:size]
+	}
+	return core
+}
+
+// keepUnseen adds the core members of which a lower-ranked chair hears nothing while no majority calls them dead.
+func keepUnseen(in *Input, old *Lease, core []*Candidate) []*Candidate {
+	if old == nil {
+		return core
+	}
+	for _, a := range old.Ads {
+		if len(core) == MaxCore || in.dead(a.Peer) || mayServe(a, in.State) != nil || slices.ContainsFunc(core, func(c *Candidate) bool { return c.Ad.Peer == a.Peer }) {
+			continue
+		}
+		if i := slices.IndexFunc(in.Candidates, func(c Candidate) bool { return c.Ad.Peer == a.Peer }); i >= 0 && in.Candidates[i].Live {
+			continue // it lives and does not want to
+		}
+		core = append(core, &Candidate{Ad: a, Measured: -1})
+	}
+	return core
+}
+
+// dead tells whether a core member is gone: it said so, the first in rank hears nothing of it, or most of stage and
+// core say that it does not serve them.
+func (in *Input) dead(p peer.ID) bool {
+	i := slices.IndexFunc(in.Candidates, func(c Candidate) bool { return c.Ad.Peer == p })
+	if i >= 0 && in.Candidates[i].Left || in.First && (i < 0 || !in.Candidates[i].Live) {
+		return true
+	}
+	voters, against := 0, 0
+	for _, v := range in.Voters {
+		if v == p {
+			continue
+		}
+		voters++
+		if slices.Contains(in.Dead[p], v) {
+			against++
+		}
+	}
+	return 2*against > voters
+}
+
+// withoutChair takes the chair out of cs while two others are in.
+func withoutChair(cs []*Candidate, me peer.ID) []*Candidate {
+	others := slices.DeleteFunc(slices.Clone(cs), func(c *Candidate) bool { return c.Ad.Peer == me })
+	if len(others) < baseCore {
+		return cs
+	}
+	return others
+}
+
+// stepBack takes the chair out of the core once two others have served in it.
+func (e *Elector) stepBack(core []*Candidate, me peer.ID) []*Candidate {
+	others := 0
+	for _, c := range core {
+		if c.Ad.Peer != me && e.wasInCore[c.Ad.Peer] {
+			others++
+		}
+	}
+	if others < baseCore {
+		return core
+	}
+	return withoutChair(core, me)
+}
+
+// improve puts a candidate that has been betterBy the weakest for a minute in its place, one in replaceGap.
+func (e *Elector) improve(core, cs []*Candidate, now time.Time) []*Candidate {
+	weakest := -1
+	for i, c := range core {
+		if e.wasInCore[c.Ad.Peer] && (weakest < 0 || c.Score() <= core[weakest].Score()) {
+			weakest = i
+		}
+	}
+	better := map[peer.ID]time.Time{}
+	for _, c := range cs {
+		if weakest < 0 || slices.Contains(core, c) || c.Score() < betterBy*core[weakest].Score() {
+			continue
+		}
+		since, ok := e.better[c.Ad.Peer]
+		if !ok {
+			since = now
+		}
+		better[c.Ad.Peer] = since
+		if now.Sub(since) >= settle && now.Sub(e.replaced) >= replaceGap {
+			core[weakest], e.replaced, e.better = c, now, nil
+			return core
+		}
+	}
+	e.better = better
+	return core
+}
+
+// flapping notes who fell out of the core by dying: it waits a minute before it can be chosen again, each time twice as
+// long, up to an hour.
+func (e *Elector) flapping(in *Input, old *Lease, now time.Time) {
+	if e.cool == nil {
+		e.cool = map[peer.ID]cooling{}
+	}
+	for p, c := range e.cool {
+		if now.Sub(c.until) > forgetFlaps {
+			delete(e.cool, p)
+		}
+	}
+	if old == nil {
+		return
+	}
+	for _, a := range old.Ads {
+		c := e.cool[a.Peer]
+		if in.dead(a.Peer) && !now.Before(c.until) && e.wasInCore[a.Peer] {
+			c.last = min(max(2*c.last, coolOff), maxCoolOff)
+			c.until = now.Add(c.last)
+			e.cool[a.Peer] = c
+		}
+	}
+}
+
+// rested takes those out that cool off, unless nobody else is left.
+func (e *Elector) rested(cs []*Candidate, now time.Time) []*Candidate {
+	out := slices.DeleteFunc(slices.Clone(cs), func(c *Candidate) bool { return now.Before(e.cool[c.Ad.Peer].until) })
+	if len(out) == 0 {
+		return cs
+	}
+	return out
+}
+
+func (e *Elector) remember(core []*Candidate) {
+	e.wasInCore = map[peer.ID]bool{}
+	for _, c := range core {
+		e.wasInCore[c.Ad.Peer] = true
+	}
+}
