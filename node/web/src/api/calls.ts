@@ -9,7 +9,7 @@ export const openRoom = (r: NewRoom): Promise<Room> => post('/rooms', r)
 export const inspect = (link: string): Promise<Inspected> => post('/invites/inspect', { link })
 export const joinByLink = (link: string, local: boolean): Promise<Room> =>
   post('/rooms/join', local ? { link, local } : { link })
-export const joinRoom = (id: string): Promise<Room> => post('/rooms/join', { room: id })
+export const joinRoom = (id: string, local: boolean): Promise<Room> => post('/rooms/join', local ? { room: id, local } : { room: id })
 export const leave = (id: string): Promise<void> => post(`${room(id)}/leave`)
 export const end = (id: string): Promise<void> => post(`${room(id)}/end`)
 export const lock = (id: string, locked: boolean): Promise<void> => post(`${room(id)}/lock`, { locked })

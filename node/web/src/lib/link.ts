@@ -41,3 +41,8 @@ function decode(s: string): string {
     return s
   }
 }
+
+/** Whether a daemon with these multiaddrs listens on this machine alone: then nobody else can be reached anyway. */
+export function aloneHere(addrs: string[]): boolean {
+  return addrs.length > 0 && addrs.every((a) => /^\/(?:ip4\/127\.|ip6\/::1\/)/.test(a))
+}

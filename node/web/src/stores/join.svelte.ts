@@ -1,4 +1,5 @@
 // An invite link on its way in: inspected, never joined without a click.
+import { node } from './node.svelte'
 import { inspect, joinByLink, joinRoom } from '../api/calls'
 import { ApiError } from '../api/transport'
 import type { Inspected } from '../api/types'
@@ -48,7 +49,7 @@ class Join {
   async enter(id: string): Promise<void> {
     const known = rooms.byId[id]
     if (known?.state !== 'live') {
-      const room = await joinRoom(id)
+      const room = await joinRoom(id, node.alone)
       if (rooms.byId[room.id]?.state !== 'live') rooms.put(room)
     }
     route.go({ at: 'room', id })

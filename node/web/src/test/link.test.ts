@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { findLink, handed } from '../lib/link'
+import { aloneHere, findLink, handed } from '../lib/link'
 import { pieces } from '../lib/text'
 
 const T = 'AQ'.repeat(60)
@@ -32,4 +32,13 @@ test('links in a chat line', () => {
   ])
   expect(pieces('javascript:alert(1)')).toEqual([{ text: 'javascript:alert(1)' }])
   expect(pieces('https://')).toEqual([{ text: 'https://' }])
+})
+
+test.each([
+  [['/ip4/127.0.0.1/tcp/1/p2p/x', '/ip6/::1/udp/1/quic-v1/p2p/x'], true],
+  [['/ip4/127.0.0.1/tcp/1/p2p/x', '/ip4/192.168.1.5/tcp/1/p2p/x'], false],
+  [['/ip4/12.7.0.1/tcp/1/p2p/x'], false],
+  [[], false],
+])('a daemon with %j is alone on its machine: %s', (addrs, want) => {
+  expect(aloneHere(addrs)).toBe(want)
 })
