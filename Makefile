@@ -49,8 +49,8 @@ unit: ui ## Go tests only
 e2e: deps build ## the page in real browsers over real daemons
 	cd $(WEB) && npm run e2e
 
-bench: build ## the table of figures, also in bench.json
-	test/bench
+bench: deps build ## the table of figures, also in bench.json
+	$(GO) run ./test/bench
 
 soak: ui ## the long versions of the randomised tests
 	BALAI_SOAK=1 $(GO) test -timeout 60m ./identity/... ./room/... ./node/...
