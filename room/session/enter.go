@@ -196,7 +196,7 @@ func (s *Session) takeWelcome(w *wire.Welcome, from peer.ID, now time.Time) erro
 	if err := s.saveAll(w); err != nil {
 		s.cfg.Log.Warn("room not stored", "err", err)
 	}
-	s.takeKey(w.Key)
+	s.takeKey(w.Key, now)
 	s.meet(w.Records, from, now)
 	for _, src := range w.Sources {
 		s.takeSourceOf(src)

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"balai/room"
+	"balai/room/ledger"
 	"balai/room/sframe"
 	"balai/room/wire"
 )
@@ -45,21 +46,30 @@ func (s *Session) Gossip(topic string, from peer.ID, data []byte) error {
 	if sh == nil || !sh.live {
 		return ErrIgnore
 	}
-	plain, err := s.unseal(sh, topic, data)
+	if !s.flood.allow(from, forwards, time.Now()) {
+		return errFlood
+	}
+	plain, err := s.unseal(sh, topic, from, data)
 	if err != nil {
-		if errors.Is(err, ErrIgnore) && !errors.Is(err, errLate) {
+		if errors.Is(err, errUnknown) {
 			s.post(func() { s.fetchFrom(from) })
 		}
 		return err
 	}
 	if topic == OpsTopic {
-		return s.takeOps(sh, plain)
+		return s.takeOps(sh, from, plain)
 	}
 	return s.takeStage(sh, plain)
 }
 
+var (
+	errLate    = fmt.Errorf("an older step: %w", ErrIgnore)            // a step that I have left behind
+	errUnknown = fmt.Errorf("an epoch or step unknown: %w", ErrIgnore) // one that I should ask for
+	errFlood   = fmt.Errorf("too much of it: %w", ErrIgnore)
+)
+
 // unseal opens with the epoch that the message names; a step just left still opens.
-func (s *Session) unseal(sh *shared, topic string, data []byte) ([]byte, error) {
+func (s *Session) unseal(sh *shared, topic string, from peer.ID, data []byte) ([]byte, error) {
 	id, step, err := sframe.GossipEpoch(data)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFalse, err)
@@ -74,29 +84,56 @@ func (s *Session) unseal(sh *shared, topic string, data []byte) ([]byte, error) 
 			continue
 		}
 		plain, err := e.OpenGossip(s.cfg.Room, s.cfg.Secret.Name(topic), data)
-		if err != nil {
+		proven := sh.proven[room.EpochID(id)]
+		switch {
+		case errors.Is(err, sframe.ErrStep):
+			return nil, errUnknown
+		case err != nil && !proven:
+			s.post(func() { s.doubt(room.EpochID(id), from) })
+			return nil, fmt.Errorf("%w: %w", ErrIgnore, err)
+		case err != nil:
 			return nil, fmt.Errorf("%w: %w", ErrFalse, err)
+		}
+		if !proven || step > e.Step {
+			s.post(func() { s.prove(room.EpochID(id), step, time.Now()) })
 		}
 		return plain, nil
 	}
 	if known {
 		return nil, errLate
 	}
-	return nil, ErrIgnore
+	return nil, errUnknown
 }
 
-// errLate is a step that I have left behind.
-var errLate = fmt.Errorf("an older step: %w", ErrIgnore)
-
-func (s *Session) takeOps(sh *shared, plain []byte) error {
+// takeOps passes on what authorities have signed, at the rate that they are allowed. What it leaves out here
+// is found by its absence, and fetched.
+func (s *Session) takeOps(sh *shared, from peer.ID, plain []byte) error {
 	var m wire.OpsMessage
 	if proto.Unmarshal(plain, &m) != nil {
 		return ErrFalse
 	}
+	now := time.Now()
+	for _, signed := range m.Ops {
+		op, id, err := ledger.ParseOp(signed)
+		if err != nil || id != s.cfg.Room {
+			return ErrFalse
+		}
+		if _, authority := sh.state.Rank(op.Author); !authority {
+			s.post(func() { s.fetchFrom(from) })
+			return ErrIgnore
+		}
+		kind := decisions
+		if op.Kind == room.Admit || op.Kind == room.TallyUses {
+			kind = admissions
+		}
+		if !s.flood.allow(op.Author, kind, now) {
+			return errFlood
+		}
+	}
 	if !s.post(func() {
 		s.addOps(m.Ops, time.Now())
-		if m.Handout != nil {
-			s.takeHandout(m.Handout)
+		if m.Handout != nil && s.phase == Live {
+			s.takeHandout(m.Handout, time.Now())
 		}
 	}) {
 		return ErrIgnore
@@ -104,7 +141,7 @@ func (s *Session) takeOps(sh *shared, plain []byte) error {
 	return nil
 }
 
-// takeStage checks signature, member and time, then hands the record to the session.
+// takeStage checks signature, member, time and rate, then hands the record to the session.
 func (s *Session) takeStage(sh *shared, plain []byte) error {
 	var m wire.StageMessage
 	if proto.Unmarshal(plain, &m) != nil {
@@ -112,17 +149,17 @@ func (s *Session) takeStage(sh *shared, plain []byte) error {
 	}
 	switch r := m.Message.(type) {
 	case *wire.StageMessage_Presence:
-		return stageRecord(s, sh, r.Presence, wire.DomainPresence, &wire.Presence{}, s.gotPresence)
+		return stageRecord(s, sh, r.Presence, wire.DomainPresence, presences, &wire.Presence{}, s.gotPresence)
 	case *wire.StageMessage_Beat:
 		return s.checkBeat(sh, r.Beat)
 	case *wire.StageMessage_Leave:
-		return stageRecord(s, sh, r.Leave, wire.DomainLeave, &wire.Leave{}, s.gotLeave)
+		return stageRecord(s, sh, r.Leave, wire.DomainLeave, leaves, &wire.Leave{}, s.gotLeave)
 	case *wire.StageMessage_Heard:
-		return stageRecord(s, sh, r.Heard, wire.DomainHeard, &wire.Heard{}, s.gotHeard)
+		return stageRecord(s, sh, r.Heard, wire.DomainHeard, heards, &wire.Heard{}, s.gotHeard)
 	case *wire.StageMessage_Chat:
-		return stageRecord(s, sh, r.Chat, wire.DomainChat, &wire.Chat{}, s.gotChat)
+		return stageRecord(s, sh, r.Chat, wire.DomainChat, chats, &wire.Chat{}, s.gotChat)
 	case *wire.StageMessage_Reaction:
-		return stageRecord(s, sh, r.Reaction, wire.DomainReaction, &wire.Reaction{}, s.gotReaction)
+		return stageRecord(s, sh, r.Reaction, wire.DomainReaction, reactions, &wire.Reaction{}, s.gotReaction)
 	}
 	return nil // a kind of a later version: pass it on
 }
@@ -135,7 +172,7 @@ type personal interface {
 	GetTimeMs() int64
 }
 
-func stageRecord[M personal](s *Session, sh *shared, signed *wire.Signed, domain string, m M, got func(peer.ID, M, time.Time)) error {
+func stageRecord[M personal](s *Session, sh *shared, signed *wire.Signed, domain string, kind traffic, m M, got func(peer.ID, M, time.Time)) error {
 	p, err := wire.Open(signed, domain, m)
 	if err != nil || string(m.GetPeer()) != string(p) || string(m.GetRoom()) != string(s.cfg.Room[:]) {
 		return ErrFalse
@@ -143,6 +180,9 @@ func stageRecord[M personal](s *Session, sh *shared, signed *wire.Signed, domain
 	now := time.Now()
 	if sh.state.Role(p) == room.NoRole || !near(m.GetTimeMs(), now) {
 		return ErrIgnore
+	}
+	if !s.flood.allow(p, kind, now) {
+		return errFlood
 	}
 	if !s.post(func() { got(p, m, now) }) {
 		return ErrIgnore
@@ -157,8 +197,11 @@ func (s *Session) checkBeat(sh *shared, signed *wire.Signed) error {
 		return ErrFalse
 	}
 	now := time.Now()
-	if sh.state.Role(p) < room.Speaker || !near(b.TimeMs, now) {
+	if !sh.state.Members[p].OnStage && !sh.state.Role(p).Authority() || !near(b.TimeMs, now) {
 		return ErrIgnore
+	}
+	if !s.flood.allow(p, beats, now) {
+		return errFlood
 	}
 	if !s.post(func() { s.gotBeat(p, signed, &b, now) }) {
 		return ErrIgnore

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"crypto/rand"
 	"slices"
 	"time"
@@ -29,13 +30,27 @@ const (
 	causeLeave   uint8 = 3
 )
 
+// stepPeriod is how fast the ratchet goes at most; a chair steps once in beatsPerStep beats.
+const stepPeriod = 8 * time.Second
+
+// stepSlack is how far the ratchet may be ahead of that.
+const stepSlack = 3
+
 // keyring holds the epochs of a room. Owned by the session.
 type keyring struct {
 	handout  *sframe.HandoutKey
 	epochs   []sframe.Epoch // oldest first
 	before   []sframe.Epoch // the step that each of these left last, for what was under way
-	seal     room.EpochID   // the one that I seal with
-	switchAt time.Time      // when seal follows the ledger's
+	notes    map[room.EpochID]keyNote
+	seal     room.EpochID // the one that I seal with
+	switchAt time.Time    // when seal follows the ledger's
+}
+
+// keyNote is what is known of an epoch besides its secret.
+type keyNote struct {
+	proven bool      // its secret matches its id, or has opened what another sealed
+	step   uint32    // at which it came
+	at     time.Time // when
 }
 
 // at finds an epoch by id, -1 for none.
@@ -43,21 +58,32 @@ func (k *keyring) at(id room.EpochID) int {
 	return slices.IndexFunc(k.epochs, func(e sframe.Epoch) bool { return room.EpochID(e.ID) == id })
 }
 
-// hold takes an epoch that ledger or welcome names; a known one may only go forward.
-func (k *keyring) hold(e sframe.Epoch) bool {
-	if i := k.at(room.EpochID(e.ID)); i >= 0 {
-		if e.Step > k.epochs[i].Step {
-			k.epochs[i] = e
-			return true
-		}
-		return false
-	}
+// hold takes an epoch that is not held yet; above epochsKept the oldest goes, but neither the one in force
+// nor the one that I seal with.
+func (k *keyring) hold(e sframe.Epoch, inForce room.EpochID, now time.Time) {
 	k.epochs = append(k.epochs, e)
-	slices.SortStableFunc(k.epochs, func(a, b sframe.Epoch) int { return int(a.N) - int(b.N) })
-	if len(k.epochs) > epochsKept {
-		k.epochs = k.epochs[len(k.epochs)-epochsKept:]
+	k.notes[room.EpochID(e.ID)] = keyNote{e.Step == 0, e.Step, now}
+	slices.SortStableFunc(k.epochs, func(a, b sframe.Epoch) int { return cmp.Compare(a.N, b.N) })
+	for i := 0; len(k.epochs) > epochsKept && i < len(k.epochs); {
+		if id := room.EpochID(k.epochs[i].ID); id != inForce && id != k.seal && id != room.EpochID(e.ID) {
+			k.drop(id)
+			continue
+		}
+		i++
 	}
-	return true
+}
+
+// drop forgets an epoch.
+func (k *keyring) drop(id room.EpochID) {
+	gone := func(e sframe.Epoch) bool { return room.EpochID(e.ID) == id }
+	k.epochs, k.before = slices.DeleteFunc(k.epochs, gone), slices.DeleteFunc(k.before, gone)
+	delete(k.notes, id)
+}
+
+// mayBe tells whether an epoch can be at a step by now: whoever names a later one lies, or its clock does.
+func (n keyNote) mayBe(step uint32, now time.Time) bool {
+	past := max(now.Round(0).Sub(n.at.Round(0)), 0)
+	return uint64(step) <= uint64(n.step)+uint64(past/stepPeriod)+stepSlack
 }
 
 // sealing is the epoch that I seal with.
@@ -73,26 +99,46 @@ func keyStep(e sframe.Epoch) *wire.KeyStep {
 	return &wire.KeyStep{N: e.N, Id: e.ID[:], Step: e.Step, Secret: e.Secret[:]}
 }
 
-// takeKey accepts an epoch from another member if the ledger names it.
-func (s *Session) takeKey(k *wire.KeyStep) bool {
+// takeKey accepts an epoch from another member if the ledger names it. Of an epoch that I hold only the step
+// is taken: my own secret leads there.
+func (s *Session) takeKey(k *wire.KeyStep, now time.Time) bool {
 	if k == nil || len(k.Id) != 16 || len(k.Secret) != 32 || s.state == nil {
 		return false
 	}
 	id := room.EpochID(k.Id)
+	if s.keys.at(id) >= 0 {
+		return s.adoptStep(id, k.Step, now)
+	}
 	c, named := s.state.Epochs[id]
 	if !named || c.N != k.N {
 		return false
 	}
 	e := sframe.Epoch{N: k.N, ID: sframe.EpochID(id), Step: k.Step, Secret: sframe.Secret(k.Secret)}
-	if e.Step == 0 && e.Verify() != nil {
+	if e.Verify() != nil {
 		return false
 	}
-	if !s.keys.hold(e) {
-		return false
-	}
+	s.keys.hold(e, s.state.Epoch.ID, now)
 	s.dirty = true
-	s.followEpoch(time.Now())
+	s.followEpoch(now)
 	return true
+}
+
+// prove notes that an epoch has opened what another sealed at a step.
+func (s *Session) prove(id room.EpochID, step uint32, now time.Time) {
+	if n, held := s.keys.notes[id]; held {
+		n.proven = true
+		s.keys.notes[id] = n
+		s.adoptStep(id, step, now)
+	}
+}
+
+// doubt drops an epoch that somebody gave me and that does not open what p sealed or passed on, and asks p.
+func (s *Session) doubt(id room.EpochID, p peer.ID) {
+	if n, held := s.keys.notes[id]; held && !n.proven {
+		s.keys.drop(id)
+		s.dirty = true
+		s.fetchFrom(p)
+	}
 }
 
 // followEpoch plans the switch to the epoch in force.
@@ -140,6 +186,14 @@ func (s *Session) firstAuthority() peer.ID {
 	return ""
 }
 
+// paid forgets the new epoch that was due when another authority has drawn one; but a kick that it may not have
+// known of is mine to follow.
+func (s *Session) paid() {
+	if s.cause != causeKick || s.firstAuthority() != s.me {
+		s.owed = time.Time{}
+	}
+}
+
 // owe asks for a new epoch at a time; an earlier one stands.
 func (s *Session) owe(at time.Time, cause uint8) {
 	if s.owed.IsZero() || at.Before(s.owed) {
@@ -165,7 +219,7 @@ func (s *Session) rekeyIfOwed(now time.Time) {
 // rekey draws E(n+1), commits it in the ledger and hands it out.
 func (s *Session) rekey(now time.Time, cause uint8) {
 	e := sframe.NewEpoch(s.state.Epoch.N + 1)
-	s.keys.hold(e)
+	s.keys.hold(e, s.state.Epoch.ID, now)
 	op := room.Op{Kind: room.NewEpoch, Epoch: room.EpochCommit{N: e.N, ID: room.EpochID(e.ID), Cause: cause}}
 	signed, err := s.appendOp(op, now, false)
 	if err != nil {
@@ -199,10 +253,16 @@ func (s *Session) handout(e sframe.Epoch) *wire.Handout {
 }
 
 // takeHandout opens what is sealed to me; the ledger must name the epoch.
-func (s *Session) takeHandout(h *wire.Handout) {
+func (s *Session) takeHandout(h *wire.Handout, now time.Time) {
 	mine := identity.ShortID(s.me)
-	for _, k := range h.GetSealed() {
-		if string(k.Peer) != string(mine[:]) || len(h.Id) != 16 {
+	if len(h.GetId()) != 16 || h.Step != 0 {
+		return
+	}
+	if _, named := s.state.Epochs[room.EpochID(h.Id)]; !named {
+		return // no authority has committed it
+	}
+	for i, k := range h.Sealed {
+		if string(k.Peer) != string(mine[:]) || i >= handoutPeers {
 			continue
 		}
 		plain, err := s.keys.handout.Open(s.cfg.Room, sframe.EpochID(h.Id), k.Enc, k.Ct)
@@ -210,28 +270,32 @@ func (s *Session) takeHandout(h *wire.Handout) {
 			continue
 		}
 		var step wire.KeyStep
-		if proto.Unmarshal(plain, &step) == nil && string(step.Id) == string(h.Id) {
-			s.takeKey(&step)
+		if proto.Unmarshal(plain, &step) == nil && string(step.Id) == string(h.Id) && step.Step == 0 {
+			s.takeKey(&step, now)
 		}
 	}
 }
 
-// adoptStep follows the chair's step of an epoch that I hold.
-func (s *Session) adoptStep(id room.EpochID, step uint32) {
+// adoptStep follows the step of a beat, a member's key or what a member sealed, as far as it can be so by now.
+func (s *Session) adoptStep(id room.EpochID, step uint32, now time.Time) bool {
 	i := s.keys.at(id)
-	if i < 0 || step <= s.keys.epochs[i].Step {
-		return
-	}
-	e, err := s.keys.epochs[i].Advance(step)
-	if err != nil {
-		return
+	if i < 0 || step <= s.keys.epochs[i].Step || !s.keys.notes[id].mayBe(step, now) {
+		return false
 	}
 	old := s.keys.epochs[i]
+	e := old
+	for e.Step < step {
+		var err error
+		if e, err = e.Advance(min(step, e.Step+sframe.MaxAhead)); err != nil {
+			panic("impossible: " + err.Error())
+		}
+	}
 	s.keys.before = append(slices.DeleteFunc(s.keys.before, func(b sframe.Epoch) bool { return b.ID == old.ID }), old)
 	if len(s.keys.before) > epochsKept {
 		s.keys.before = s.keys.before[1:]
 	}
 	s.keys.epochs[i], s.dirty = e, true
+	return true
 }
 
 func randomBytes(n int) []byte {

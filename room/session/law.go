@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -54,22 +53,44 @@ func (s *Session) appendOp(op room.Op, now time.Time, announce bool) (*wire.Sign
 	return signed, nil
 }
 
-// addOps takes ops from others; new ones are stored.
-func (s *Session) addOps(ops []*wire.Signed, now time.Time) {
+// addOps takes ops from others and tells whether any was news. Those that are linked are stored; the others
+// wait in the ledger alone, and are asked for again after a restart.
+func (s *Session) addOps(ops []*wire.Signed, now time.Time) (news bool) {
 	if s.ledger == nil || len(ops) == 0 {
-		return
+		return false
 	}
-	changed := false
 	for i, v := range s.ledger.Add(ops...) {
-		if v.Status == ledger.Added || v.Status == ledger.Pending {
-			changed = true
-			if err := s.saveOp(ops[i]); err != nil {
-				s.cfg.Log.Warn("op not stored", "err", err)
-			}
+		switch v.Status {
+		case ledger.Added:
+			s.keepOp(ops[i])
+			news = true
+		case ledger.Pending:
+			s.pending[v.ID] = ops[i]
+			news = true
 		}
 	}
-	if changed {
+	if news {
+		s.storePending()
 		s.afterLedger(now)
+	}
+	return news
+}
+
+func (s *Session) keepOp(op *wire.Signed) {
+	if err := s.saveOp(op); err != nil {
+		s.cfg.Log.Warn("op not stored", "err", err)
+	}
+}
+
+// storePending stores the ops that have been linked since they came, and forgets those that never will be.
+func (s *Session) storePending() {
+	for id, op := range s.pending {
+		if _, linked := s.ledger.Get(id); linked {
+			s.keepOp(op)
+			delete(s.pending, id)
+		} else if v := s.ledger.Add(op)[0]; v.Status != ledger.Duplicate && v.Status != ledger.Pending {
+			delete(s.pending, id)
+		}
 	}
 }
 
@@ -96,9 +117,12 @@ func (s *Session) afterLedger(now time.Time) {
 		s.phase = Ended
 		return
 	}
-	if _, out := s.state.Removed[s.me]; out || s.state.Role(s.me) == room.NoRole {
+	if s.state.Role(s.me) == room.NoRole {
 		s.refuse(room.Removed)
 		return
+	}
+	if s.state.Epoch.N > old.Epoch.N {
+		s.paid()
 	}
 	s.followRemovals(old, now)
 	s.followStage(old)
@@ -112,16 +136,19 @@ func (s *Session) afterLedger(now time.Time) {
 	s.tellMembers(old)
 }
 
-// followRemovals cuts who was removed and asks for a new epoch.
+// followRemovals cuts who is a member no more and asks for a new epoch.
 func (s *Session) followRemovals(old *room.State, now time.Time) {
-	for p := range s.state.Removed {
-		if _, before := old.Removed[p]; before && old.Role(p) == room.NoRole {
+	for p := range old.Members {
+		if s.state.Role(p) != room.NoRole {
 			continue
 		}
-		delete(s.live, p)
-		if old.Role(p) != room.NoRole {
-			s.grace[p] = now.Add(removedGrace)
-			s.owe(now, causeKick)
+		s.forget(p)
+		s.grace[p] = now.Add(removedGrace)
+		s.owe(now, causeKick)
+	}
+	for p := range s.live {
+		if s.state.Role(p) == room.NoRole {
+			s.forget(p)
 		}
 	}
 	s.rekeyIfOwed(now)
@@ -236,28 +263,8 @@ func (s *Session) leave() error {
 	if s.phase.Over() {
 		return ErrOver
 	}
-	if s.phase == Live {
-		s.publishLeave(time.Now())
-	}
-	s.phase, s.dirty = Left, true
+	s.phase, s.dirty = Left, true // goodbye is said at the end of Run
 	return nil
-}
-
-// errTransfer says why a transfer is not possible yet.
-var errTransfer = errors.New("the other person's daemon has not agreed to take the room")
-
-// transfer asks the other's countersignature and hands the room over.
-func (s *Session) transfer(to peer.ID) error {
-	if s.phase != Live {
-		return ErrOver
-	}
-	if s.state.Role(s.me) != room.Host {
-		return ErrForbidden
-	}
-	if s.state.Role(to) == room.NoRole {
-		return ErrUnknown
-	}
-	return errTransfer
 }
 
 // ctxOf bounds work that the session started by its own life.

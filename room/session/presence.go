@@ -2,7 +2,9 @@ package session
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/sha256"
+	"math"
 	"slices"
 	"time"
 
@@ -17,11 +19,14 @@ import (
 const (
 	presencePeriod = 2 * time.Second
 	presenceTTL    = 10 * time.Second
+	hearsayTTL     = 2*presencePeriod + time.Second
 	beatPeriod     = time.Second
 	beatsPerStep   = 10
 	heardPeriod    = 5 * time.Second
 	heardTTL       = 2 * heardPeriod
 	beatsKept      = 16
+	lateHand       = 5     // beats that a hand may lie before it was last seen down
+	leapLimit      = 86400 // beats that a chair may leap
 	maxLines       = 500
 	maxText        = 2000 // runes of a chat line
 )
@@ -29,6 +34,7 @@ const (
 // presence is what a live member says of itself.
 type presence struct {
 	seen       time.Time
+	said       time.Time // its own last presence came then
 	timeMs     int64
 	seq        uint64
 	instance   string
@@ -36,6 +42,7 @@ type presence struct {
 	headline   string
 	muted      bool
 	hand       *wire.Hand
+	downAt     uint64 // beat at which its hand was last seen down
 	handoutKey []byte
 	handoutMs  int64
 	source     *Source
@@ -46,9 +53,9 @@ type presence struct {
 // beatState is the chair's clock as this daemon knows it.
 type beatState struct {
 	term   uint64
-	seq    uint64
-	last   *wire.Beat
-	sig    []byte
+	seq    uint64 // the highest known
+	steady int    // beats of mine since the ratchet moved
+	mine   bool   // the last one was mine
 	chair  peer.ID
 	recent []knownBeat
 }
@@ -97,18 +104,35 @@ func (s *Session) expire(now time.Time) {
 			delete(s.heard, id)
 		}
 	}
-	for h, at := range s.seen {
-		if now.Sub(at) > 10*time.Minute {
-			delete(s.seen, h)
+	for p, ms := range s.past {
+		if !near(ms, now) {
+			delete(s.past, p)
 		}
 	}
+	s.forgetClaims(now)
 }
 
 // gone drops a member that left or fell silent; a new epoch follows in a while.
 func (s *Session) gone(p peer.ID, now time.Time) {
-	delete(s.live, p)
+	s.forget(p)
 	s.dirty = true
 	s.owe(now.Add(leaveBatch), causeLeave)
+}
+
+// forget drops a member; what it said before does not bring it back.
+func (s *Session) forget(p peer.ID) {
+	if l := s.live[p]; l != nil {
+		s.past[p] = max(s.past[p], l.timeMs)
+	}
+	delete(s.live, p)
+	delete(s.asked, p)
+}
+
+// hearsay takes a member for live because another says so: its own word has to follow soon.
+func (s *Session) hearsay(p peer.ID, now time.Time) {
+	if s.live[p] == nil {
+		s.touch(p, now).seen = now.Add(hearsayTTL - presenceTTL)
+	}
 }
 
 func (s *Session) sendPresence(now time.Time) {
@@ -129,20 +153,27 @@ func (s *Session) sendPresence(now time.Time) {
 }
 
 func (s *Session) gotPresence(p peer.ID, m *wire.Presence, now time.Time) {
-	if p == s.me || s.phase != Live || s.state.Role(p) == room.NoRole {
+	if s.phase != Live || s.state.Role(p) == room.NoRole {
 		return
+	}
+	if p == s.me {
+		s.gotMyself(m, now)
+		return
+	}
+	if m.TimeMs <= s.past[p] {
+		return // from before it was gone
 	}
 	l := s.touch(p, now)
 	if m.TimeMs < l.timeMs {
 		return
 	}
 	fresh := l.timeMs == 0
-	l.timeMs, l.seq, l.instance = m.TimeMs, m.Seq, string(m.Instance)
+	l.timeMs, l.instance, l.said = m.TimeMs, string(m.Instance), now
 	prof := identity.Profile{Name: m.Name, Headline: m.Headline}
 	if prof.Validate() == nil {
 		l.name, l.headline = m.Name, m.Headline
 	}
-	s.takeHand(p, l, m.Hand)
+	s.takeHand(p, l, m.Hand, fresh)
 	l.muted = m.Muted
 	s.takeHandoutKey(p, m.HandoutKey)
 	s.takeSource(p, m.Source)
@@ -163,15 +194,28 @@ func (s *Session) gotPresence(p peer.ID, m *wire.Presence, now time.Time) {
 	s.dirty = true
 }
 
-func (s *Session) publishLeave(now time.Time) {
-	m := &wire.Leave{Room: s.cfg.Room[:], Peer: []byte(s.me), TimeMs: now.UnixMilli(), Instance: s.instance}
-	s.publishStage(&wire.StageMessage{Message: &wire.StageMessage_Leave{Leave: wire.Sign(s.cfg.Key, wire.DomainLeave, m)}})
+// gotMyself hears a presence of my own key: an echo, what an earlier process said, or a second device. Of two
+// the one that came later goes; if both are new or both old, the one with the higher instance.
+func (s *Session) gotMyself(m *wire.Presence, now time.Time) {
+	if bytes.Equal(m.Instance, s.instance) || m.TimeMs < s.since.UnixMilli() {
+		return
+	}
+	const young = uint64(presenceTTL / presencePeriod)
+	newcomer, newer := now.Sub(s.since) < presenceTTL, m.Seq <= young
+	if newcomer && !newer || newcomer == newer && bytes.Compare(s.instance, m.Instance) > 0 {
+		s.refuse(room.SecondDevice)
+	}
 }
 
 func (s *Session) gotLeave(p peer.ID, m *wire.Leave, now time.Time) {
-	if l := s.live[p]; l != nil && p != s.me && m.TimeMs >= l.timeMs {
+	l := s.live[p]
+	if s.phase != Live || p == s.me || m.TimeMs < s.past[p] || l != nil && (m.TimeMs < l.timeMs || l.instance != "" && l.instance != string(m.Instance)) {
+		return
+	}
+	if l != nil {
 		s.gone(p, now)
 	}
+	s.past[p] = m.TimeMs
 }
 
 // ranked is the order of succession among live people: host, moderators, speakers by time on stage.
@@ -195,13 +239,16 @@ func (s *Session) takeChair(now time.Time) {
 	if !mine || !s.due.passed(&s.due.beat, now, beatPeriod) {
 		return
 	}
-	if s.beat.last == nil || s.beat.last.Term != s.beat.term || s.beat.seq == 0 {
+	if !s.beat.mine {
 		s.beat.term++
+		s.beat.mine, s.beat.steady = true, 0
 	}
-	s.beat.seq++
+	// By the room's clock, so that a chair that heard no beat before it goes on where the others were.
+	s.beat.seq = max(s.beat.seq+1, s.age(now))
 	e, ok := s.keys.sealing()
-	if ok && s.beat.seq%beatsPerStep == 0 {
-		s.adoptStep(room.EpochID(e.ID), e.Step+1)
+	if s.beat.steady++; ok && s.beat.steady >= beatsPerStep {
+		s.beat.steady = 0
+		s.adoptStep(room.EpochID(e.ID), e.Step+1, now)
 		e, _ = s.keys.sealing()
 	}
 	b := &wire.Beat{Room: s.cfg.Room[:], Term: s.beat.term, Seq: s.beat.seq, EpochId: e.ID[:], Step: e.Step, TimeMs: now.UnixMilli(), Heads: ledger.EncodeSeen(s.ledger.Heads())}
@@ -211,11 +258,19 @@ func (s *Session) takeChair(now time.Time) {
 	s.publishStage(&wire.StageMessage{Message: &wire.StageMessage_Beat{Beat: signed}})
 }
 
+// age is how long ago the room was opened, in beats.
+func (s *Session) age(now time.Time) uint64 {
+	return uint64(max(now.Sub(s.ledger.Created()), 0) / beatPeriod)
+}
+
 func (s *Session) remember(signed *wire.Signed, b *wire.Beat) {
-	s.beat.last, s.beat.sig = b, signed.Sig
 	s.beat.recent = append(s.beat.recent, knownBeat{b.Seq, string(signed.Key), string(signed.Sig)})
 	if len(s.beat.recent) > beatsKept {
 		s.beat.recent = s.beat.recent[1:]
+	}
+	if s.hand != nil && len(s.hand.BeatSig) == 0 { // raised before any beat was heard
+		s.hand = s.newHand()
+		s.due.presence, s.dirty = time.Time{}, true
 	}
 }
 
@@ -224,19 +279,21 @@ func (s *Session) gotBeat(p peer.ID, signed *wire.Signed, b *wire.Beat, now time
 		return
 	}
 	ranked := s.ranked()
-	rank := slices.Index(ranked, p)
-	if rank < 0 {
+	if !slices.Contains(ranked, p) || b.TimeMs <= s.past[p] {
 		return
 	}
 	s.chair.Heard(p, now)
+	if len(b.EpochId) == 16 {
+		s.adoptStep(room.EpochID(b.EpochId), b.Step, now)
+	}
 	if chair, _, _ := s.chair.Current(ranked, s.me, now); chair != p {
 		return
 	}
 	s.touch(p, now)
-	s.beat.term, s.beat.seq = b.Term, b.Seq
-	s.remember(signed, b)
-	if len(b.EpochId) == 16 {
-		s.adoptStep(room.EpochID(b.EpochId), b.Step)
+	s.beat.mine, s.beat.term = false, b.Term
+	if b.Seq <= max(s.beat.seq, s.age(now))+leapLimit {
+		s.beat.seq = max(s.beat.seq, b.Seq)
+		s.remember(signed, b)
 	}
 	s.compareHeads(p, b.Heads)
 }
@@ -251,11 +308,7 @@ func (s *Session) raiseHand(raised bool) error {
 	}
 	s.hand = nil
 	if raised {
-		s.hand = &wire.Hand{}
-		if n := len(s.beat.recent); n > 0 {
-			k := s.beat.recent[n-1]
-			s.hand = &wire.Hand{Beat: k.seq, BeatSig: []byte(k.sig), Chair: []byte(k.key)}
-		}
+		s.hand = s.newHand()
 	}
 	s.touch(s.me, time.Now()).hand = s.hand
 	s.due.presence, s.dirty = time.Time{}, true
@@ -263,24 +316,40 @@ func (s *Session) raiseHand(raised bool) error {
 	return nil
 }
 
-// takeHand accepts a raised hand unless it names a beat that was not so.
-func (s *Session) takeHand(p peer.ID, l *presence, h *wire.Hand) {
+// newHand is a hand at the last beat heard.
+func (s *Session) newHand() *wire.Hand {
+	if n := len(s.beat.recent); n > 0 {
+		k := s.beat.recent[n-1]
+		return &wire.Hand{Beat: k.seq, BeatSig: []byte(k.sig), Chair: []byte(k.key)}
+	}
+	return &wire.Hand{}
+}
+
+// takeHand accepts a raised hand unless it names a beat that was not so, or one at which it was still down.
+func (s *Session) takeHand(p peer.ID, l *presence, h *wire.Hand, fresh bool) {
 	had := l.hand != nil
-	if h != nil {
-		if had && h.Beat == l.hand.Beat {
-			return
-		}
-		for _, k := range s.beat.recent {
-			if k.seq == h.Beat && k.key == string(h.Chair) && k.sig != string(h.BeatSig) {
-				h = nil
-				break
-			}
-		}
+	switch {
+	case h == nil:
+		l.downAt = s.beat.seq
+	case had && h.Beat == l.hand.Beat && bytes.Equal(h.BeatSig, l.hand.BeatSig):
+		return
+	case !fresh && h.Beat+lateHand < l.downAt || !s.beatWasSo(h):
+		h = nil
 	}
 	l.hand = h
 	if had != (h != nil) {
 		s.tellHand(p)
 	}
+}
+
+// beatWasSo is false for a beat that I know otherwise.
+func (s *Session) beatWasSo(h *wire.Hand) bool {
+	for _, k := range s.beat.recent {
+		if k.seq == h.Beat && k.key == string(h.Chair) && k.sig != string(h.BeatSig) {
+			return false
+		}
+	}
+	return len(h.BeatSig) <= ed25519.SignatureSize && len(h.Chair) <= ed25519.PublicKeySize && h.Beat < math.MaxUint64-lateHand
 }
 
 // handOf is p's raised hand, unless an authority lowered it.

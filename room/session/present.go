@@ -68,6 +68,7 @@ func (s *Session) viewPeople(v *View) {
 		PeerID: s.me.String(), Role: s.state.Role(s.me).String(), OnStage: m.OnStage, Hand: slices.Contains(hands, s.me),
 		Muted: s.muted || m.Muted, Audio: s.report.Leg,
 	}
+	v.Me.Speaking = s.report.Speaking && m.OnStage && !v.Me.Muted
 	for _, p := range hands {
 		v.Hands = append(v.Hands, p.String())
 	}

@@ -56,6 +56,7 @@ type Session struct {
 	wg   sync.WaitGroup
 
 	shared atomic.Pointer[shared] // what validators read
+	flood  flood                  // what they let by
 
 	watchMu  sync.Mutex
 	watchers map[int]func(Event)
@@ -94,13 +95,18 @@ type Session struct {
 	plan     Media
 	dirty    bool
 	seen     map[[32]byte]time.Time // claims already used
+	since    time.Time              // live since
+	past     map[peer.ID]int64      // who was here: its last word, in its own milliseconds
+	asked    map[peer.ID]time.Time  // whom I asked for what I miss, when
+	pending  map[room.OpID]*wire.Signed
 }
 
 // shared is what gossip validators may read from any goroutine.
 type shared struct {
-	state *room.State
-	keys  []sframe.Epoch
-	live  bool
+	state  *room.State
+	keys   []sframe.Epoch
+	proven map[room.EpochID]bool
+	live   bool
 }
 
 // New makes a session; nothing happens before Run.
@@ -110,10 +116,11 @@ func New(cfg Config) *Session {
 		watchers: map[int]func(Event){}, phase: Joining, muted: true, alone: cfg.New,
 		live: map[peer.ID]*presence{}, knocks: map[peer.ID]*knock{}, grace: map[peer.ID]time.Time{},
 		heard: map[uint32]map[peer.ID]time.Time{}, fetching: map[peer.ID]bool{}, seen: map[[32]byte]time.Time{},
+		past: map[peer.ID]int64{}, asked: map[peer.ID]time.Time{}, pending: map[room.OpID]*wire.Signed{},
 	}
 	s.instance = randomBytes(8)
 	s.own = newOwnSource(cfg.Room, s.me)
-	s.keys.handout = sframe.NewHandoutKey()
+	s.keys.handout, s.keys.notes = sframe.NewHandoutKey(), map[room.EpochID]keyNote{}
 	s.loadInvites(cfg.Issued)
 	s.publishView()
 	return s
@@ -154,6 +161,10 @@ func (s *Session) begin(now time.Time) {
 			return
 		}
 	}
+	if s.state != nil && s.state.Ended {
+		s.phase, s.dirty = Ended, true
+		return
+	}
 	if s.cfg.New {
 		s.goLive(now)
 		return
@@ -166,7 +177,7 @@ func (s *Session) goLive(now time.Time) {
 	if s.phase == Live {
 		return
 	}
-	s.phase, s.muted, s.dirty = Live, true, true
+	s.phase, s.muted, s.dirty, s.since = Live, true, true, now
 	s.due = deadlines{}
 	s.touch(s.me, now)
 	s.afterLedger(now)
@@ -194,7 +205,11 @@ func (s *Session) tick(now time.Time) {
 
 // settle lets the consequences of a step be seen: shared state, media plan, view, events.
 func (s *Session) settle(now time.Time) {
-	s.shared.Store(&shared{state: s.state, keys: slices.Concat(s.keys.epochs, s.keys.before), live: s.phase == Live})
+	sh := &shared{state: s.state, keys: slices.Concat(s.keys.epochs, s.keys.before), proven: map[room.EpochID]bool{}, live: s.phase == Live}
+	for id, n := range s.keys.notes {
+		sh.proven[id] = n.proven
+	}
+	s.shared.Store(sh)
 	s.replan(now)
 	if s.dirty {
 		s.dirty = false
@@ -222,8 +237,8 @@ func (s *Session) refuse(r room.Reason) {
 
 // goodbye withdraws from the world at the end of Run.
 func (s *Session) goodbye() {
-	if s.phase == Live {
-		s.publishLeave(time.Now())
+	if s.phase == Live || s.phase == Left && !s.since.IsZero() {
+		s.sayGoodbye(time.Now())
 	}
 	s.cfg.Ports.Media(Media{Room: s.cfg.Room, Seal: -1})
 	s.cfg.Ports.Links(nil, nil, nil)
@@ -295,7 +310,7 @@ func (s *Session) post(f func()) bool {
 func (s *Session) Report(r Report) {
 	s.post(func() {
 		s.report, s.dirty = r, true
-		s.own.ctr = max(s.own.ctr, r.Ctr)
+		s.countSource(r.Ctr)
 	})
 }
 

@@ -28,6 +28,20 @@ func newOwnSource(id room.ID, me peer.ID) (o ownSource) {
 	return o
 }
 
+// renewAt is the counter at which a new source is drawn: half an hour of ticks before the last one.
+const renewAt = sframe.MaxCounter - 90_000
+
+// countSource follows the counter of my source; one that nears its end is left for a new one. A report of the
+// old one may still come after that.
+func (s *Session) countSource(ctr uint32) {
+	switch {
+	case ctr < renewAt:
+		s.own.ctr = max(s.own.ctr, ctr)
+	case s.own.ctr > 0:
+		s.own, s.due.presence = newOwnSource(s.cfg.Room, s.me), time.Time{}
+	}
+}
+
 // sourceID is the first 3 bytes of SHA-256("balai-source/1" || room || peer || salt).
 func sourceID(id room.ID, p peer.ID, salt [8]byte) uint32 {
 	return sframe.Owner{Room: id, Peer: string(p), Salt: salt}.Source()
@@ -70,13 +84,9 @@ func (s *Session) takeSource(p peer.ID, signed *wire.Signed) {
 func (s *Session) takeSourceOf(signed *wire.Signed) {
 	var m wire.Source
 	p, err := wire.Open(signed, wire.DomainSource, &m)
-	if err != nil || s.state.Role(p) == room.NoRole || p == s.me {
-		return
+	if err == nil && s.state.Role(p) != room.NoRole {
+		s.takeSource(p, signed)
 	}
-	if s.live[p] == nil {
-		s.touch(p, time.Now())
-	}
-	s.takeSource(p, signed)
 }
 
 func (s *Session) taken(id uint32, by peer.ID) bool {

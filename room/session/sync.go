@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -25,24 +26,29 @@ func (s *Session) serveLedger(ctx context.Context, st Stream, req *wire.LedgerRe
 	_ = st.Write(rep)
 }
 
+func refuseLedger(r room.Reason) *wire.LedgerReply { return &wire.LedgerReply{Refused: uint32(r)} }
+
 func (s *Session) ledgerReply(p peer.ID, req *wire.LedgerRequest, now time.Time) *wire.LedgerReply {
 	if s.phase != Live {
-		return &wire.LedgerReply{Refused: uint32(room.NoAdmitter)}
+		return refuseLedger(room.NoAdmitter)
 	}
 	if s.state.Role(p) == room.NoRole {
-		r := room.NoAdmitter
-		if _, out := s.state.Removed[p]; out {
-			r = room.Removed
-		}
-		return &wire.LedgerReply{Refused: uint32(r)}
+		return s.notMember(p)
+	}
+	if req.Leave != nil {
+		s.takeLeave(p, req.Leave, now)
+		return &wire.LedgerReply{}
+	}
+	if len(req.Accept) > 0 {
+		return s.acceptRoom(p, req.Accept)
 	}
 	heads, err := ledger.DecodeSeen(req.Heads)
 	if err != nil {
-		return &wire.LedgerReply{Refused: uint32(room.Malformed)}
+		return refuseLedger(room.Malformed)
 	}
 	s.touch(p, now)
 	rep := &wire.LedgerReply{Genesis: s.ledger.Genesis(), Records: s.liveRecords(), Sources: s.sourceRecords(now)}
-	rep.Ops, rep.More = s.ledger.Since(heads, maxOps)
+	rep.Ops, rep.More = s.missing(heads)
 	want := append([][]byte{s.state.Epoch.ID[:]}, req.Epochs...)
 	for i, id := range want {
 		if len(id) != 16 || i > epochsKept || i > 0 && string(id) == string(want[0]) {
@@ -53,6 +59,36 @@ func (s *Session) ledgerReply(p peer.ID, req *wire.LedgerRequest, now time.Time)
 		}
 	}
 	return rep
+}
+
+// notMember refuses a stranger, and shows the op to whom it put out.
+func (s *Session) notMember(p peer.ID) *wire.LedgerReply {
+	id, out := s.state.Removed[p]
+	if !out {
+		return refuseLedger(room.NoAdmitter)
+	}
+	rep := refuseLedger(room.Removed)
+	if op, held := s.ledger.Get(id); held {
+		rep.Ops = []*wire.Signed{op}
+	}
+	return rep
+}
+
+const (
+	maxOps     = 2000    // in one reply
+	maxOpBytes = 2 << 20 // in one reply
+)
+
+// missing is what somebody with these heads lacks, as much as fits into one reply.
+func (s *Session) missing(heads []room.Seen) (ops []*wire.Signed, more bool) {
+	ops, more = s.ledger.Since(heads, maxOps)
+	size := 0
+	for i, op := range ops {
+		if size += len(op.Body) + 128; size > maxOpBytes {
+			return ops[:i], true
+		}
+	}
+	return ops, more
 }
 
 // fetch asks one member. Any goroutine but the session's.
@@ -72,17 +108,28 @@ func (s *Session) fetch(ctx context.Context, p peer.ID, req *wire.LedgerRequest)
 		return nil, err
 	}
 	if rep.Refused != 0 {
-		return nil, room.Reason(rep.Refused)
+		return &rep, room.Reason(rep.Refused)
 	}
 	return &rep, nil
 }
 
-// fetchFrom asks p for what I miss, once at a time.
+// askGap is the least time between two looks at one member's ops.
+const askGap = time.Second
+
+// fetchFrom asks p for what I miss, once at a time and not without a pause.
 func (s *Session) fetchFrom(p peer.ID) {
+	now := time.Now()
+	if now.Sub(s.asked[p]) < askGap || len(s.asked) > maxBuckets {
+		return
+	}
+	s.fetchNow(p, now)
+}
+
+func (s *Session) fetchNow(p peer.ID, now time.Time) {
 	if s.phase != Live || s.fetching[p] || p == s.me || len(s.fetching) > 4 || s.ctx.Err() != nil {
 		return
 	}
-	s.fetching[p] = true
+	s.fetching[p], s.asked[p] = true, now
 	req := &wire.LedgerRequest{Room: s.cfg.Room[:], Heads: ledger.EncodeSeen(s.ledger.Heads())}
 	s.wg.Go(func() {
 		rep, err := s.fetch(s.ctx, p, req)
@@ -92,50 +139,60 @@ func (s *Session) fetchFrom(p peer.ID) {
 				s.takeReply(rep, p, time.Now())
 				return nil
 			}
-			if errors.Is(err, room.Removed) {
-				s.confirmRemoval(p)
+			if errors.Is(err, room.Removed) && s.provesRemoval(p, rep) {
+				s.refuse(room.Removed)
 			}
 			return nil
 		})
 	})
 }
 
-// confirmRemoval believes an authority that I am out; another member may only be ahead of me, or lie.
-func (s *Session) confirmRemoval(p peer.ID) {
-	if _, authority := s.state.Rank(p); authority || len(s.live) <= 1 {
-		s.refuse(room.Removed)
+// provesRemoval tells whether p may be believed that I am out: it is an authority, or it shows an authority's
+// op about me that I have not seen. Anybody else may only be ahead of me, or lie.
+func (s *Session) provesRemoval(p peer.ID, rep *wire.LedgerReply) bool {
+	if _, authority := s.state.Rank(p); authority {
+		return true
 	}
+	for i, signed := range rep.GetOps() {
+		op, id, err := ledger.ParseOp(signed)
+		if err != nil || id != s.cfg.Room || i > 0 {
+			return false
+		}
+		_, authority := s.state.Rank(op.Author)
+		_, old := s.ledger.Get(op.ID)
+		return authority && !old && (op.Kind == room.Kick || op.Kind == room.Ban) && slices.Contains(op.Targets, s.me)
+	}
+	return false
 }
 
 func (s *Session) takeReply(rep *wire.LedgerReply, from peer.ID, now time.Time) {
-	s.addOps(rep.Ops, now)
 	if s.phase.Over() {
 		return
 	}
-	s.meet(rep.Records, from, now)
-	for _, src := range rep.Sources {
+	news := s.addOps(rep.Ops, now)
+	if s.phase.Over() {
+		return
+	}
+	s.meet(rep.Records, from)
+	for _, src := range rep.Sources[:min(len(rep.Sources), maxSources)] {
 		s.takeSourceOf(src)
 	}
-	for _, k := range rep.Keys {
-		s.takeKey(k)
+	for _, k := range rep.Keys[:min(len(rep.Keys), epochsKept+1)] {
+		s.takeKey(k, now)
 	}
-	if rep.More {
-		s.fetchFrom(from)
+	if rep.More && news {
+		s.fetchNow(from, now)
 	}
 }
 
-// compareHeads asks p when it holds ops that I do not.
+// compareHeads asks p when it holds ops that I do not: later ones, or another branch.
 func (s *Session) compareHeads(p peer.ID, theirs []*wire.Seen) {
 	heads, err := ledger.DecodeSeen(theirs)
 	if err != nil {
 		return
 	}
-	mine := map[peer.ID]uint64{}
-	for _, h := range s.ledger.Heads() {
-		mine[h.Author] = h.Seq
-	}
 	for _, h := range heads {
-		if h.Seq > mine[h.Author] {
+		if _, held := s.ledger.Get(h.Hash); !held {
 			s.fetchFrom(p)
 			return
 		}

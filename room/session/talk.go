@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -30,6 +31,9 @@ func (s *Session) sendHeard(now time.Time) {
 }
 
 func (s *Session) gotHeard(p peer.ID, m *wire.Heard, now time.Time) {
+	if s.phase != Live {
+		return
+	}
 	for i, b := range m.Sources {
 		if len(b) != 3 || i >= maxSources {
 			return
@@ -51,7 +55,7 @@ func (s *Session) say(text string) (Line, error) {
 	if s.phase != Live {
 		return Line{}, ErrOver
 	}
-	text = strings.TrimSpace(text)
+	text = strings.TrimSpace(cleanText(text))
 	if err := checkText(text); err != nil {
 		return Line{}, err
 	}
@@ -62,11 +66,37 @@ func (s *Session) say(text string) (Line, error) {
 	return s.addLine(s.me, m), nil
 }
 
+// checkText refuses what is too long, is not UTF-8, or holds what no honest daemon sends: control characters
+// other than the ends of lines, and changes of writing direction (they make text look like another).
 func checkText(text string) error {
-	if text == "" || utf8.RuneCountInString(text) > maxText || !utf8.ValidString(text) {
+	if text == "" || len(text) > maxText*utf8.UTFMax || !utf8.ValidString(text) || utf8.RuneCountInString(text) > maxText {
 		return fmt.Errorf("a message has 1 to %d characters: %w", maxText, room.Malformed)
 	}
+	if strings.ContainsFunc(text, unfit) {
+		return fmt.Errorf("a message holds no control characters: %w", room.Malformed)
+	}
 	return nil
+}
+
+func unfit(r rune) bool {
+	switch {
+	case r == '\n':
+		return false
+	case r >= '\u202a' && r <= '\u202e', r >= '\u2066' && r <= '\u2069', r == '\u2028', r == '\u2029':
+		return true
+	}
+	return unicode.IsControl(r)
+}
+
+// cleanText leaves out what checkText refuses, so that pasted text can be sent.
+func cleanText(text string) string {
+	text = strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\t", " ")
+	return strings.Map(func(r rune) rune {
+		if unfit(r) {
+			return -1
+		}
+		return r
+	}, text)
 }
 
 func (s *Session) gotChat(p peer.ID, m *wire.Chat, _ time.Time) {

@@ -57,6 +57,8 @@ type Me struct {
 	Hand    bool   `json:"hand"`
 	Muted   bool   `json:"muted"`
 	Audio   bool   `json:"audio"` // a browser leg is up
+
+	Speaking bool `json:"speaking"` // my microphone is on and carries speech
 }
 
 // OnStage is one person on stage.

@@ -4676,11 +4676,14 @@ func (x *Busy) GetRetryMs() uint32 {
 	return 0
 }
 
-// LinkLeave says goodbye: a parent serves for after_ms more; a child wants nothing any more.
+// LinkLeave says goodbye in one role, the link may live on for another. As: 1 parent (it serves for after_ms more),
+// 2 child (it wants nothing any more), 3 neighbour in the mesh (it is in the core now, and the mesh link ends when both
+// have said so).
 type LinkLeave struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	AfterMs       uint32                 `protobuf:"varint,1,opt,name=after_ms,json=afterMs,proto3" json:"after_ms,omitempty"`
-	Ads           []*Signed              `protobuf:"bytes,2,rep,name=ads,proto3" json:"ads,omitempty"` // where to go
+	As            uint32                 `protobuf:"varint,1,opt,name=as,proto3" json:"as,omitempty"`
+	AfterMs       uint32                 `protobuf:"varint,2,opt,name=after_ms,json=afterMs,proto3" json:"after_ms,omitempty"`
+	Ads           []*Signed              `protobuf:"bytes,3,rep,name=ads,proto3" json:"ads,omitempty"` // where to go
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4713,6 +4716,13 @@ func (x *LinkLeave) ProtoReflect() protoreflect.Message {
 // Deprecated: Use LinkLeave.ProtoReflect.Descriptor instead.
 func (*LinkLeave) Descriptor() ([]byte, []int) {
 	return file_balai_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *LinkLeave) GetAs() uint32 {
+	if x != nil {
+		return x.As
+	}
+	return 0
 }
 
 func (x *LinkLeave) GetAfterMs() uint32 {
@@ -5577,10 +5587,11 @@ const file_balai_proto_rawDesc = "" +
 	"\x05lease\x18\x02 \x01(\v2\x10.balai.v1.SignedR\x05lease\"E\n" +
 	"\x04Busy\x12\"\n" +
 	"\x03ads\x18\x01 \x03(\v2\x10.balai.v1.SignedR\x03ads\x12\x19\n" +
-	"\bretry_ms\x18\x02 \x01(\rR\aretryMs\"J\n" +
-	"\tLinkLeave\x12\x19\n" +
-	"\bafter_ms\x18\x01 \x01(\rR\aafterMs\x12\"\n" +
-	"\x03ads\x18\x02 \x03(\v2\x10.balai.v1.SignedR\x03ads\":\n" +
+	"\bretry_ms\x18\x02 \x01(\rR\aretryMs\"Z\n" +
+	"\tLinkLeave\x12\x0e\n" +
+	"\x02as\x18\x01 \x01(\rR\x02as\x12\x19\n" +
+	"\bafter_ms\x18\x02 \x01(\rR\aafterMs\x12\"\n" +
+	"\x03ads\x18\x03 \x03(\v2\x10.balai.v1.SignedR\x03ads\":\n" +
 	"\x04Feed\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\rR\x04mode\x12\x1e\n" +
 	"\n" +

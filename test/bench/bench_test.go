@@ -39,13 +39,16 @@ func TestDelays(t *testing.T) {
 	}
 }
 
-func TestParseBenchmark(t *testing.T) {
-	c, err := parseBenchmark("goos: linux\nBenchmarkX/y-2   \t 1\t 1500 ns/op\t 821.5 heapB/op\t 16 B/op\t 3 allocs/op\nPASS\n")
-	if err != nil || c.seconds != 1.5e-6 || c.allocs != 3 || c.extra["heapB/op"] != 821.5 {
-		t.Errorf("%+v, %v", c, err)
+func TestParseBenchmarks(t *testing.T) {
+	all, err := parseBenchmarks("goos: linux\nBenchmarkX/y-2   \t 1\t 1500 ns/op\t 821.5 heapB/op\t 16 B/op\t 3 allocs/op\nPASS\n")
+	if err != nil || len(all["BenchmarkX/y"]) != 1 {
+		t.Fatal(all, err)
+	}
+	if c := all["BenchmarkX/y"][0]; c.seconds != 1.5e-6 || c.allocs != 3 || c.extra["heapB/op"] != 821.5 {
+		t.Errorf("%+v", c)
 	}
 	for _, bad := range []string{"", "PASS\n", "BenchmarkX-2 1 many ns/op\n"} {
-		if _, err := parseBenchmark(bad); err == nil {
+		if _, err := parseBenchmarks(bad); err == nil {
 			t.Errorf("%q gave no error", bad)
 		}
 	}

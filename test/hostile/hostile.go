@@ -48,7 +48,9 @@ type Peer struct {
 	mu      sync.Mutex
 	heard   map[protocol.ID][]RPC
 	gossips map[gossipKey]network.Stream
-	links   int // media links that others opened here
+	links   int             // media links that others opened here
+	tapping map[string]bool // connections
+	tapped  []Tapped
 	wg      sync.WaitGroup
 	closing bool
 	news    chan struct{} // closed and made anew with each RPC heard
@@ -74,6 +76,7 @@ func New(key *identity.Key) (*Peer, error) {
 	}
 	p := &Peer{
 		Key: key, host: h, heard: map[protocol.ID][]RPC{}, gossips: map[gossipKey]network.Stream{}, news: make(chan struct{}),
+		tapping: map[string]bool{},
 	}
 	for _, g := range []protocol.ID{Lobby, Members} {
 		h.SetStreamHandler(g, func(s network.Stream) { p.serve(s, func(s *Stream) { p.hear(g, s) }) })

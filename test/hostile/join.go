@@ -43,6 +43,7 @@ type Member struct {
 	Epoch   sframe.Epoch
 	Sent    [][]byte // the frames that it wrote to get in
 	Via     peer.ID
+	Handout *sframe.HandoutKey // where it asked for later epochs
 
 	p *Peer
 }
@@ -65,7 +66,8 @@ func (p *Peer) Join(ctx context.Context, to peer.ID, e Entry) (*Member, error) {
 	if ch == nil {
 		return nil, fmt.Errorf("no challenge but %v", m)
 	}
-	c, err := p.claim(e, to, ch.Nonce)
+	handout := sframe.NewHandoutKey()
+	c, err := p.claim(e, to, ch.Nonce, handout)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +79,7 @@ func (p *Peer) Join(ctx context.Context, to peer.ID, e Entry) (*Member, error) {
 			return nil, err
 		}
 		if w := m.GetWelcome(); w != nil {
-			return p.member(e.Room, to, w, s.Sent())
+			return p.member(e.Room, to, w, s.Sent(), handout)
 		}
 		if m.GetKnocking() == nil {
 			return nil, fmt.Errorf("no welcome but %v", m)
@@ -112,7 +114,7 @@ func hello(e Entry) *wire.JoinMessage {
 	return &wire.JoinMessage{Message: &wire.JoinMessage_Hello{Hello: &wire.Hello{Room: e.Room[:], Invite: e.Public, Version: 1}}}
 }
 
-func (p *Peer) claim(e Entry, to peer.ID, nonce []byte) (*wire.Claim, error) {
+func (p *Peer) claim(e Entry, to peer.ID, nonce []byte, handout *sframe.HandoutKey) (*wire.Claim, error) {
 	var own []string
 	for _, a := range p.host.Addrs() {
 		own = append(own, a.String())
@@ -121,7 +123,7 @@ func (p *Peer) claim(e Entry, to peer.ID, nonce []byte) (*wire.Claim, error) {
 	if err != nil {
 		return nil, err
 	}
-	pub := sframe.NewHandoutKey().Public()
+	pub := handout.Public()
 	c := &wire.Claim{Name: e.Name, Addrs: [][]byte{rec}, HandoutKey: wire.Sign(p.Key, wire.DomainHandoutKey, &wire.HandoutKey{
 		Room: e.Room[:], Peer: []byte(p.ID()), X25519: pub[:], TimeMs: time.Now().UnixMilli(),
 	})}
@@ -146,13 +148,13 @@ func answer(s *Stream) (*wire.JoinMessage, error) {
 	return &m, nil
 }
 
-func (p *Peer) member(id room.ID, via peer.ID, w *wire.Welcome, sent [][]byte) (*Member, error) {
+func (p *Peer) member(id room.ID, via peer.ID, w *wire.Welcome, sent [][]byte, handout *sframe.HandoutKey) (*Member, error) {
 	k := w.GetKey()
 	if len(k.GetId()) != 16 || len(k.GetSecret()) != 32 || len(w.Rendezvous) != 16 {
 		return nil, errors.New("a welcome without key or rendezvous secret")
 	}
 	return &Member{
-		Room: id, Secret: room.Secret(w.Rendezvous), Welcome: w, Sent: sent, Via: via, p: p,
+		Room: id, Secret: room.Secret(w.Rendezvous), Welcome: w, Sent: sent, Via: via, Handout: handout, p: p,
 		Epoch: sframe.Epoch{N: k.N, ID: sframe.EpochID(k.Id), Step: k.Step, Secret: sframe.Secret(k.Secret)},
 	}, nil
 }

@@ -77,7 +77,7 @@ async function evening(sound: object): Promise<{ who: string, hears: string, sco
       await g.page.getByTestId('mic').click()
     }
     for (const g of [host, speaker]) await expect(g.page.getByTestId('mic')).toHaveText(/Your microphone is on/)
-    const talk = 37_000
+    const talk = 64_000
     await host.page.waitForTimeout(talk / 2)
     const seen = await until('a speaking ring', async () => (await listener.d.room(id)).stage.every((p) => p.slot !== null) && listener.d.room(id))
     await host.page.waitForTimeout(talk / 2)
@@ -88,7 +88,7 @@ async function evening(sound: object): Promise<{ who: string, hears: string, sco
       for (const s of [host, speaker].filter((x) => x !== g)) {
         const slot = room.stage.find((p) => p.peer_id === s.id)?.slot
         expect(slot, `${g.name} plays ${s.name}`).not.toBeNull()
-        const file = join(lab.dir, `${g.name}-hears-${s.name}.wav`)
+        const file = join(process.env.KEEP ?? lab.dir, `${g.name}-hears-${s.name}.wav`)
         await save(g.page, slot!, file)
         out.push({ who: g.name, hears: s.name, score: scores(s.wav, file) })
       }
