@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	soundTime  = 34 // s recorded
+	soundTime  = 30 // s recorded
 	soundStart = 8  // s in which the jitter buffers find their size, not counted
 	minChirps  = 30
 	maxPCM     = 4 * rate * 2 * soundTime // bytes

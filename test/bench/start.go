@@ -16,7 +16,10 @@ import (
 const (
 	idleTime = 20 * time.Second
 	starts   = 5
-	joiners  = 12
+	joiners  = 10
+	// joinPause is longer than the second that an admitter leaves between two admissions, so that nobody waits for the
+	// one before.
+	joinPause = 1500 * time.Millisecond
 )
 
 type counter int64
@@ -165,6 +168,11 @@ func joins(ctx context.Context, l *lab) ([]figure, error) {
 	}
 	var admitted, heard []float64
 	for range joiners {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(joinPause):
+		}
 		a, h, err := l.joinOnce(ctx, room, link)
 		if err != nil {
 			return nil, err
