@@ -1,26 +1,24 @@
 package session
 
 import (
-	"context"
+	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
-	"errors"
-	"fmt"
-	"sync"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	"google.golang.org/protobuf/proto"
 
 	"balai/identity"
 	"balai/room"
-	"balai/room/invite"
 	"balai/room/ledger"
-	"balai/room/wire"
 )
 
 const (
-	admitBatch   = 64               // peers in one admit op
+	admitBatch   = 64                      // peers in one admit op
+	admitBytes   = ledger.MaxRecord - 1024 // of one admit op; the rest is its head
+	maxClaims    = 4096
+	maxHandshake = 128              // handshakes at once, knocks included
 	admitSpacing = time.Second      // between two admit ops of mine
 	knockWait    = 10 * time.Minute // how long a knock stands
 	knockLimit   = 64
@@ -49,167 +47,9 @@ type knock struct {
 	done      chan error
 }
 
-// Serve answers a control stream whose first record has been read: *wire.Hello or *wire.LedgerRequest.
-// It returns when the conversation is over; the caller closes the stream.
-func (s *Session) Serve(ctx context.Context, st Stream, first proto.Message) {
-	switch m := first.(type) {
-	case *wire.Hello:
-		var watch sync.WaitGroup
-		if err := s.serveJoin(ctx, st, m, &watch); err != nil {
-			s.sendRefusal(ctx, st, err)
-		}
-		stop := context.AfterFunc(ctx, func() { _ = st.Reset() })
-		watch.Wait() // the newcomer ends the stream, or the deadline does
-		stop()
-	case *wire.LedgerRequest:
-		s.serveLedger(ctx, st, m)
-	}
-}
-
-// sendRefusal tells the newcomer why not; a fault of ours or of the stream is told as busy.
-func (s *Session) sendRefusal(ctx context.Context, st Stream, err error) {
-	r := room.Busy
-	if !errors.As(err, &r) {
-		s.cfg.Log.Info("join not served", "peer", st.Remote(), "err", err)
-	}
-	m := &wire.Refuse{Reason: uint32(r)}
-	if r == room.NoAdmitter {
-		_ = s.call(ctx, func() error { m.Records = s.authorityRecords(); return nil })
-	}
-	_ = st.SetDeadline(time.Now().Add(stepWait))
-	_ = st.Write(&wire.JoinMessage{Message: &wire.JoinMessage_Refuse{Refuse: m}})
-}
-
-// newcomer is what a handshake has found out so far.
-type newcomer struct {
-	peer  peer.ID
-	chain *invite.Chain // nil without an invite
-	nonce []byte
-	claim *wire.Claim
-}
-
-// serveJoin is the admitter's half of the handshake. It runs in the stream's goroutine.
-func (s *Session) serveJoin(ctx context.Context, st Stream, hello *wire.Hello, watch *sync.WaitGroup) error {
-	n := &newcomer{peer: st.Remote(), nonce: randomBytes(nonceLen)}
-	if err := n.readHello(hello, s.cfg.Room); err != nil {
-		return err
-	}
-	var ch *wire.Challenge
-	if err := s.call(ctx, func() (err error) { ch, err = s.challenge(n); return err }); err != nil {
-		return refusalOf(err)
-	}
-	if err := st.Write(&wire.JoinMessage{Message: &wire.JoinMessage_Challenge{Challenge: ch}}); err != nil {
-		return err
-	}
-	var m wire.JoinMessage
-	if err := st.Read(&m); err != nil {
-		return err
-	}
-	if n.claim = m.GetClaim(); n.claim == nil {
-		return room.Malformed
-	}
-	var wait chan error
-	knocking := false
-	err := s.call(ctx, func() (err error) { wait, knocking, err = s.decide(n, time.Now()); return err })
-	if err != nil {
-		return refusalOf(err)
-	}
-	if knocking {
-		err = s.holdKnock(ctx, st, wait, watch)
-	} else {
-		err = s.await(ctx, wait)
-	}
-	if err != nil {
-		return refusalOf(err)
-	}
-	var w *wire.Welcome
-	if err := s.call(ctx, func() error { w = s.welcome(n, time.Now()); return nil }); err != nil {
-		return refusalOf(err)
-	}
-	_ = st.SetDeadline(time.Now().Add(stepWait))
-	return st.Write(&wire.JoinMessage{Message: &wire.JoinMessage_Welcome{Welcome: w}})
-}
-
-// holdKnock waits for an authority's answer as long as the newcomer holds the stream.
-func (s *Session) holdKnock(ctx context.Context, st Stream, wait chan error, watch *sync.WaitGroup) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	if err := st.Write(&wire.JoinMessage{Message: &wire.JoinMessage_Knocking{Knocking: &wire.Knocking{}}}); err != nil {
-		cancel(err)
-	}
-	_ = st.SetDeadline(time.Now().Add(knockWait))
-	watch.Go(func() { cancel(st.Read(&wire.JoinMessage{})) }) // nothing is due: an end is a change of mind
-	err := s.await(ctx, wait)
-	_ = s.call(context.WithoutCancel(ctx), func() error { s.dropKnock(st.Remote(), wait); return nil })
-	return err
-}
-
-// await waits for an admission; nil means that there is nothing to wait for.
-func (s *Session) await(ctx context.Context, wait chan error) error {
-	if wait == nil {
-		return nil
-	}
-	t := time.NewTimer(knockWait)
-	defer t.Stop()
-	select {
-	case err := <-wait:
-		return err
-	case <-s.done:
-		return room.Ended
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return room.KnockPending
-	}
-}
-
-func refusalOf(err error) error {
-	if errors.Is(err, ErrOver) {
-		return room.NoAdmitter
-	}
-	return err
-}
-
-// readHello checks what can be checked without the room's state.
-func (n *newcomer) readHello(h *wire.Hello, id room.ID) error {
-	if string(h.Room) != string(id[:]) {
-		return room.WrongRoom
-	}
-	if len(h.Invite) == 0 {
-		return nil
-	}
-	c, err := invite.ParsePublic(h.Invite)
-	if err != nil {
-		return room.Malformed
-	}
-	if c.Room() != id {
-		return room.WrongRoom
-	}
-	n.chain = c
-	return nil
-}
-
-// challenge answers a hello: only an authority that is in may.
-func (s *Session) challenge(n *newcomer) (*wire.Challenge, error) {
-	if s.phase != Live {
-		return nil, room.NoAdmitter
-	}
-	_, authority := s.state.Rank(s.me)
-	if !authority {
-		return nil, room.NoAdmitter
-	}
-	c := &wire.Challenge{Nonce: n.nonce, Admitter: []byte(s.me), Genesis: s.ledger.Genesis()}
-	if s.me != s.state.Host {
-		if g := s.ledger.GrantOf(s.me); g != nil {
-			c.Grant = []*wire.Signed{g}
-		}
-	}
-	return c, nil
-}
-
 // decide looks at a claim against the room's state. A nil channel means that the peer is in already.
 func (s *Session) decide(n *newcomer, now time.Time) (wait chan error, knocking bool, err error) {
-	if s.phase != Live {
+	if _, authority := s.state.Rank(s.me); s.phase != Live || !authority {
 		return nil, false, room.NoAdmitter
 	}
 	if s.state.Banned[n.peer] {
@@ -223,6 +63,9 @@ func (s *Session) decide(n *newcomer, now time.Time) (wait chan error, knocking 
 			return nil, false, err
 		}
 	}
+	if s.isElsewhere(n, now) {
+		return nil, false, room.SecondDevice
+	}
 	if s.state.Role(n.peer) != room.NoRole {
 		return nil, false, nil
 	}
@@ -232,8 +75,10 @@ func (s *Session) decide(n *newcomer, now time.Time) (wait chan error, knocking 
 	switch {
 	case s.state.Locked:
 		return nil, false, room.Locked
-	case len(s.live) >= meshLimit:
+	case len(s.live)+len(s.admits.waiting) >= meshLimit:
 		return nil, false, room.NoRelay
+	case s.isWaiting(n.peer):
+		return nil, false, room.Busy
 	}
 	a := s.admission(n)
 	if s.mustKnock(n) {
@@ -243,6 +88,20 @@ func (s *Session) decide(n *newcomer, now time.Time) (wait chan error, knocking 
 	s.admits.waiting = append(s.admits.waiting, w)
 	s.flushAdmits(now)
 	return w.done, false, nil
+}
+
+func (s *Session) isWaiting(p peer.ID) bool {
+	return slices.ContainsFunc(s.admits.waiting, func(w waiter) bool { return w.admission.Peer == p })
+}
+
+// isElsewhere tells whether the newcomer's key speaks here from another process now.
+func (s *Session) isElsewhere(n *newcomer, now time.Time) bool {
+	l := s.live[n.peer]
+	if l == nil || l.said.IsZero() || now.Sub(l.said) > presenceTTL || len(l.handoutKey) == 0 {
+		return false
+	}
+	k, ok := s.openHandoutKey(n.peer, n.claim.HandoutKey)
+	return !ok || !bytes.Equal(k.X25519, l.handoutKey)
 }
 
 func (s *Session) mustKnock(n *newcomer) bool {
@@ -263,19 +122,15 @@ func (s *Session) admission(n *newcomer) room.Admission {
 	return a
 }
 
-// checkClaim verifies the invite and the proof of holding it.
+// checkClaim verifies the invite; the proof of holding it has been verified.
 func (s *Session) checkClaim(n *newcomer, now time.Time) error {
-	h := sha256.Sum256(n.claim.Sig)
-	if _, again := s.seen[h]; again {
-		return room.Replayed
-	}
 	if err := n.chain.Verify(s.cfg.Room, now, s.grantOf); err != nil {
 		return err
 	}
-	if err := n.chain.VerifyClaim(n.peer, s.me, n.nonce, n.claim.Sig); err != nil {
-		return err
+	if len(s.seen) >= maxClaims {
+		clear(s.seen) // each was good for one nonce of one handshake anyway
 	}
-	s.seen[h] = now
+	s.seen[sha256.Sum256(n.claim.Sig)] = now
 	ids, uses := n.chain.ChainIDs(), n.chain.Uses()
 	if s.state.Role(n.peer) != room.NoRole {
 		return nil // a member that comes back charges nothing
@@ -289,6 +144,15 @@ func (s *Session) checkClaim(n *newcomer, now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// forgetClaims drops the claims of handshakes that are long over.
+func (s *Session) forgetClaims(now time.Time) {
+	for h, at := range s.seen {
+		if now.Sub(at) > knockWait {
+			delete(s.seen, h)
+		}
+	}
 }
 
 // grantOf tells the appoint op of a present moderator.
@@ -321,11 +185,27 @@ func (s *Session) flushAdmits(now time.Time) {
 	if len(s.admits.waiting) == 0 || now.Sub(s.admits.last) < admitSpacing {
 		return
 	}
-	n := min(len(s.admits.waiting), admitBatch)
+	n, size := 0, 0
+	for n < min(len(s.admits.waiting), admitBatch) {
+		a := &s.admits.waiting[n].admission
+		if size += 128 + len(a.Name) + 40*len(a.Chain); n > 0 && size > admitBytes {
+			break
+		}
+		n++
+	}
 	batch := s.admits.waiting[:n]
 	s.admits.waiting = s.admits.waiting[n:]
 	s.admits.last = now
-	err := s.admitNow(batch, now)
+	if err := s.admitNow(batch, now); err == nil || n == 1 {
+		answer(batch, err)
+		return
+	}
+	for i := range batch { // one of them is why: each for itself
+		answer(batch[i:i+1], s.admitNow(batch[i:i+1], now))
+	}
+}
+
+func answer(batch []waiter, err error) {
 	for _, w := range batch {
 		w.done <- err
 	}
@@ -335,10 +215,16 @@ func (s *Session) admitNow(batch []waiter, now time.Time) error {
 	op := room.Op{Kind: room.Admit}
 	for _, w := range batch {
 		op.Admissions = append(op.Admissions, w.admission)
-		s.touch(w.admission.Peer, now).name = w.admission.Name
 	}
-	_, err := s.appendOp(op, now, true)
-	return err
+	if _, err := s.appendOp(op, now, true); err != nil {
+		return err
+	}
+	for _, w := range batch {
+		if s.state.Role(w.admission.Peer) != room.NoRole {
+			s.touch(w.admission.Peer, now).name = w.admission.Name
+		}
+	}
+	return nil
 }
 
 // addKnock queues somebody for the authorities of this daemon.
@@ -392,64 +278,4 @@ func (s *Session) answerKnocks() {
 		delete(s.knocks, p)
 		s.dirty = true
 	}
-}
-
-// welcome is all that a newcomer needs.
-func (s *Session) welcome(n *newcomer, now time.Time) *wire.Welcome {
-	l := s.touch(n.peer, now)
-	if l.name == "" {
-		l.name = n.claim.Name
-	}
-	s.takeHandoutKey(n.peer, n.claim.HandoutKey)
-	s.takeSource(n.peer, n.claim.Source)
-	for _, r := range n.claim.Addrs {
-		s.cfg.Ports.Learn(r, n.peer)
-	}
-	ops, _ := s.ledger.Since(nil, maxOps)
-	w := &wire.Welcome{Genesis: s.ledger.Genesis(), Ops: ops, NowMs: now.UnixMilli(), Rendezvous: s.cfg.Secret[:], Sources: s.sourceRecords(now)}
-	w.Records = s.liveRecords()
-	if i := s.keys.at(s.state.Epoch.ID); i >= 0 {
-		w.Key = keyStep(s.keys.epochs[i])
-	}
-	return w
-}
-
-// maxOps bounds the ops of one reply.
-const maxOps = 2000
-
-// liveRecords are the peer records of the members that are here.
-func (s *Session) liveRecords() [][]byte {
-	out := [][]byte{s.cfg.Ports.Record()}
-	for p := range s.live {
-		if r := s.cfg.Ports.RecordOf(p); p != s.me && len(r) > 0 {
-			out = append(out, r)
-		}
-	}
-	return out
-}
-
-func (s *Session) authorityRecords() (out [][]byte) {
-	if s.state == nil {
-		return nil
-	}
-	for _, p := range append([]peer.ID{s.state.Host}, s.state.Moderators...) {
-		if s.live[p] != nil && p != s.me {
-			if r := s.cfg.Ports.RecordOf(p); len(r) > 0 {
-				out = append(out, r)
-			}
-		}
-	}
-	return out
-}
-
-// checkWelcome refuses a welcome that is not of this room.
-func checkWelcome(w *wire.Welcome, id room.ID) error {
-	g, err := ledger.ParseGenesis(w.GetGenesis())
-	if err != nil {
-		return err
-	}
-	if g.Room() != id {
-		return fmt.Errorf("welcome: %w", room.WrongRoom)
-	}
-	return nil
 }

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -14,19 +15,33 @@ import (
 
 const (
 	enterFor      = 30 * time.Second // how long a newcomer looks for somebody who lets in
+	findWait      = 10 * time.Second // for a round of candidates
 	returnAlone   = 4 * time.Second  // an authority that finds nobody goes on alone after this
 	firstPause    = 300 * time.Millisecond
 	longestPause  = 5 * time.Second
 	returnForever = 365 * 24 * time.Hour
+	asksAtOnce    = 4 // candidates asked together: one that hangs holds up nobody
+	unanimous     = 3 // rounds in which all candidates said the same: then it is believed
+	maxCandidates = 64
+	returnReplies = 200 // of one member, for a long ledger
 )
 
-// final tells whether a refusal by one admitter stands for all.
+// final tells whether a refusal by one authority stands for all.
 func final(r room.Reason) bool {
 	switch r {
 	case room.NoAdmitter, room.Busy, room.RateLimited, room.KnockPending, room.NoRelay:
 		return false
 	}
 	return true
+}
+
+// entry is one search for entry. It belongs to the goroutine of enter.
+type entry struct {
+	s      *Session
+	start  time.Time
+	last   room.Reason // the last that anybody said
+	same   int         // rounds in which all said it
+	second time.Time   // since when I am told that I am here already
 }
 
 // enter looks for somebody who lets me in, until it is done, refused or out of time. Its own goroutine.
@@ -37,34 +52,144 @@ func (s *Session) enter() {
 	}
 	ctx, cancel := s.ctxOf(limit)
 	defer cancel()
-	start, pause := time.Now(), firstPause
-	last := room.NoAdmitter
-	for ctx.Err() == nil {
-		for _, p := range s.cfg.Ports.Candidates(ctx) {
-			if p == s.me {
-				continue
-			}
-			r, done := s.try(ctx, p)
-			if done {
-				return
-			}
-			if r != 0 {
-				last = r
-			}
-		}
-		if s.mayGoAlone(time.Since(start)) {
+	e := &entry{s: s, start: time.Now(), last: room.NoAdmitter}
+	for wait := firstPause; ctx.Err() == nil; wait = min(2*wait, longestPause) {
+		if e.round(ctx) || s.mayGoAlone(time.Since(e.start)) {
 			return
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, longestPause)
+		pause(ctx, wait)
 	}
 	if s.ctx.Err() == nil {
-		_ = s.call(s.ctx, func() error { s.refuse(last); return nil })
+		_ = s.call(s.ctx, func() error { s.refuse(e.last); return nil })
 	}
 }
+
+// candidates are whom to ask now.
+func (s *Session) candidates(ctx context.Context) []peer.ID {
+	ctx, cancel := context.WithTimeout(ctx, findWait)
+	defer cancel()
+	list := slices.DeleteFunc(slices.Clone(s.cfg.Ports.Candidates(ctx)), func(p peer.ID) bool { return p == s.me || p == "" })
+	return list[:min(len(list), maxCandidates)]
+}
+
+// round asks every candidate once; done means that there is nothing more to ask.
+func (e *entry) round(ctx context.Context) (done bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	list := e.s.candidates(ctx)
+	said := map[room.Reason]bool{}
+	meet, settle := e.s.hello, e.join
+	if e.s.cfg.Genesis != nil {
+		meet, settle = e.s.askBack, e.back
+	}
+	for a := range e.s.askAll(ctx, list, meet) {
+		err := a.err
+		if err == nil {
+			err = settle(ctx, a)
+		}
+		a.close()
+		if err == nil || e.s.phaseNow().Over() {
+			return true
+		}
+		r, proven := refusalIn(err)
+		if proven && e.stands(r) {
+			_ = e.s.call(e.s.ctx, func() error { e.s.refuse(r); return nil })
+			return true
+		}
+		if said[r] = true; r != 0 {
+			e.last = r
+		}
+	}
+	return e.agreed(said)
+}
+
+// agreed believes what every candidate has said for some rounds, whoever they are.
+func (e *entry) agreed(said map[room.Reason]bool) bool {
+	if len(said) != 1 || said[0] || !final(e.last) {
+		e.same = 0
+		return false
+	}
+	if e.same++; e.same < unanimous || !e.stands(e.last) {
+		return false
+	}
+	_ = e.s.call(e.s.ctx, func() error { e.s.refuse(e.last); return nil })
+	return true
+}
+
+// stands tells whether a refusal ends the search. That I am here already may be the shadow of a process that
+// was killed: it stands only when it outlives that.
+func (e *entry) stands(r room.Reason) bool {
+	if r != room.SecondDevice {
+		return final(r)
+	}
+	if e.second.IsZero() {
+		e.second = time.Now()
+	}
+	return time.Since(e.second) > presenceTTL+presencePeriod
+}
+
+// proof is a refusal by somebody who proved to be an authority.
+type proof struct{ room.Reason }
+
+func (p proof) Unwrap() error { return p.Reason }
+
+// refusalIn is the reason in an error, 0 for none, and whether an authority gave it.
+func refusalIn(err error) (r room.Reason, proven bool) {
+	var p proof
+	if errors.As(err, &p) {
+		return p.Reason, true
+	}
+	errors.As(err, &r)
+	return r, false
+}
+
+// asked is a candidate that answered.
+type asked struct {
+	peer  peer.ID
+	err   error
+	st    Stream // of a newcomer's handshake
+	nonce []byte
+	reply *wire.LedgerReply // to one who comes back
+}
+
+func (a *asked) close() {
+	if a.st != nil {
+		_ = a.st.Reset()
+	}
+}
+
+// askAll asks some candidates at once and gives their answers as they come. Who does not want more ends ctx.
+func (s *Session) askAll(ctx context.Context, list []peer.ID, ask func(context.Context, peer.ID) *asked) <-chan *asked {
+	todo, out := make(chan peer.ID, len(list)), make(chan *asked)
+	for _, p := range list {
+		todo <- p
+	}
+	close(todo)
+	left := make(chan struct{}, asksAtOnce)
+	for range asksAtOnce {
+		s.wg.Go(func() {
+			for p := range todo {
+				a := ask(ctx, p)
+				select {
+				case out <- a:
+				case <-ctx.Done():
+					a.close()
+				}
+			}
+			left <- struct{}{}
+		})
+	}
+	s.wg.Go(func() {
+		for range asksAtOnce {
+			<-left
+		}
+		close(out)
+	})
+	return out
+}
+
+// phaseNow is the phase, from any goroutine.
+func (s *Session) phaseNow() Phase { return s.view.Load().State }
 
 // mayGoAlone lets an authority that found nobody act by itself.
 func (s *Session) mayGoAlone(since time.Duration) (alone bool) {
@@ -73,7 +198,7 @@ func (s *Session) mayGoAlone(since time.Duration) (alone bool) {
 	}
 	_ = s.call(s.ctx, func() error {
 		if _, authority := s.state.Rank(s.me); authority && s.phase == Joining {
-			s.alone, alone = true, true
+			alone = true
 			s.goLive(time.Now())
 			s.rekey(time.Now(), causeLeave)
 		}
@@ -82,193 +207,80 @@ func (s *Session) mayGoAlone(since time.Duration) (alone bool) {
 	return alone
 }
 
-// try asks one peer; done means that there is nothing more to ask.
-func (s *Session) try(ctx context.Context, p peer.ID) (r room.Reason, done bool) {
-	ctx, cancel := context.WithTimeout(ctx, knockWait)
-	defer cancel()
-	var err error
-	if s.cfg.Genesis != nil {
-		err = s.tryReturn(ctx, p)
-	} else {
-		err = s.tryJoin(ctx, p)
+// askBack asks p for the ops and keys that I missed while away.
+func (s *Session) askBack(ctx context.Context, p peer.ID) *asked {
+	a := &asked{peer: p}
+	var heads []*wire.Seen
+	a.err = s.call(ctx, func() error { heads = ledger.EncodeSeen(s.ledger.Heads()); return nil })
+	if a.err == nil {
+		a.reply, a.err = s.fetch(ctx, p, &wire.LedgerRequest{Room: s.cfg.Room[:], Heads: heads})
 	}
-	if err == nil {
-		return 0, true
+	if errors.Is(a.err, room.Removed) {
+		_ = s.call(ctx, func() error {
+			if s.provesRemoval(p, a.reply) {
+				a.err = proof{room.Removed}
+			}
+			return nil
+		})
 	}
-	if !errors.As(err, &r) {
-		s.cfg.Log.Debug("no entry", "peer", p, "err", err)
-		return 0, false
-	}
-	if final(r) {
-		_ = s.call(s.ctx, func() error { s.refuse(r); return nil })
-		return r, true
-	}
-	return r, false
+	return a
 }
 
-// tryJoin is the newcomer's half of the handshake.
-func (s *Session) tryJoin(ctx context.Context, p peer.ID) error {
-	openCtx, cancel := context.WithTimeout(ctx, stepWait)
-	st, err := s.cfg.Ports.Open(openCtx, p, JoinProtocol)
-	cancel()
-	if err != nil {
-		return err
-	}
-	defer st.Reset() //nolint:errcheck // the conversation is over
-	stop := context.AfterFunc(ctx, func() { _ = st.Reset() })
-	defer stop()
-	hello := &wire.Hello{Room: s.cfg.Room[:], Version: version}
-	if s.cfg.Invite != nil {
-		hello.Invite = s.cfg.Invite.Public()
-	}
-	if err := st.Write(&wire.JoinMessage{Message: &wire.JoinMessage_Hello{Hello: hello}}); err != nil {
-		return err
-	}
-	m, err := s.answer(st)
-	if err != nil {
-		return err
-	}
-	ch := m.GetChallenge()
-	if ch == nil || len(ch.Nonce) != nonceLen || peer.ID(ch.Admitter) != p {
-		return errors.New("no challenge")
-	}
-	if err := st.Write(&wire.JoinMessage{Message: &wire.JoinMessage_Claim{Claim: s.makeClaim(p, ch.Nonce)}}); err != nil {
-		return err
-	}
-	return s.awaitWelcome(st, p)
-}
-
-func (s *Session) makeClaim(admitter peer.ID, nonce []byte) *wire.Claim {
-	prof, now := s.cfg.Profile(), time.Now()
-	c := &wire.Claim{Name: prof.Name, Headline: prof.Headline, HandoutKey: s.signHandoutKey(now), Addrs: [][]byte{s.cfg.Ports.Record()}}
-	if s.cfg.Invite != nil {
-		c.Sig = s.cfg.Invite.Claim(s.me, admitter, nonce)
-	}
-	return c
-}
-
-// answer reads one record; a refusal is its reason.
-func (s *Session) answer(st Stream) (*wire.JoinMessage, error) {
-	var m wire.JoinMessage
-	if err := st.Read(&m); err != nil {
-		return nil, err
-	}
-	if r := m.GetRefuse(); r != nil {
-		for _, rec := range r.Records {
-			s.cfg.Ports.Learn(rec, st.Remote())
-		}
-		return nil, room.Reason(r.Reason)
-	}
-	return &m, nil
-}
-
-// awaitWelcome waits through a knock.
-func (s *Session) awaitWelcome(st Stream, p peer.ID) error {
-	for {
-		m, err := s.answer(st)
-		if err != nil {
+// back takes what p told and goes in; a long ledger comes in several parts.
+func (e *entry) back(ctx context.Context, a *asked) error {
+	s := e.s
+	for range returnReplies {
+		more := false
+		err := s.call(s.ctx, func() error {
+			if more = s.addOps(a.reply.Ops, time.Now()) && a.reply.More; more {
+				return nil
+			}
+			return s.comeBack(a, time.Now())
+		})
+		if err != nil || !more {
 			return err
 		}
-		if m.GetKnocking() != nil {
-			_ = st.SetDeadline(time.Now().Add(knockWait))
-			_ = s.call(s.ctx, func() error { s.phase, s.dirty = Knocking, true; return nil })
-			continue
+		if a = s.askBack(ctx, a.peer); a.err != nil {
+			return a.err
 		}
-		w := m.GetWelcome()
-		if w == nil {
-			return errors.New("no welcome")
-		}
-		return s.call(s.ctx, func() error { return s.takeWelcome(w, p, time.Now()) })
 	}
+	return errors.New("no end of ops")
 }
 
-// takeWelcome is the moment of being let in.
-func (s *Session) takeWelcome(w *wire.Welcome, from peer.ID, now time.Time) error {
+// comeBack is the moment of being in again.
+func (s *Session) comeBack(a *asked, now time.Time) error {
 	if s.phase.Over() {
 		return ErrOver
 	}
-	if err := checkWelcome(w, s.cfg.Room); err != nil {
-		return err
+	if s.state.Ended {
+		s.phase, s.dirty = Ended, true
+		return nil
 	}
-	if err := s.openLedger(w.Genesis, w.Ops); err != nil {
-		return err
+	if s.state.Role(s.me) == room.NoRole {
+		return proof{room.Removed} // by ops that I have verified
 	}
-	if err := s.saveAll(w); err != nil {
-		s.cfg.Log.Warn("room not stored", "err", err)
-	}
-	s.takeKey(w.Key, now)
-	s.meet(w.Records, from, now)
-	for _, src := range w.Sources {
-		s.takeSourceOf(src)
-	}
+	s.arrive(a.reply.Records, a.peer, now)
+	s.takeReply(&wire.LedgerReply{Keys: a.reply.Keys, Sources: a.reply.Sources}, a.peer, now)
 	s.wasStage = s.state.Members[s.me].OnStage
 	s.goLive(now)
 	return nil
 }
 
-// meet learns the members that the other side says are here.
-func (s *Session) meet(records [][]byte, from peer.ID, now time.Time) {
-	s.touch(from, now)
-	for i, r := range records {
-		if i >= meshLimit*4 {
-			return
-		}
+// meet learns the addresses of the members that the other side knows.
+func (s *Session) meet(records [][]byte, from peer.ID) (known []peer.ID) {
+	for _, r := range records[:min(len(records), meshLimit*4)] {
 		if p := s.cfg.Ports.Learn(r, from); p != "" && p != s.me && s.state.Role(p) != room.NoRole {
-			s.touch(p, now)
+			known = append(known, p)
 		}
 	}
+	return known
 }
 
-func (s *Session) saveAll(w *wire.Welcome) error {
-	if err := s.saveGenesis(w.Genesis); err != nil {
-		return err
-	}
-	for _, op := range w.Ops {
-		if err := s.saveOp(op); err != nil {
-			return err
+// arrive takes those for live of whom I hear on entering.
+func (s *Session) arrive(records [][]byte, from peer.ID, now time.Time) {
+	for _, p := range append(s.meet(records, from), from) {
+		if s.state.Role(p) != room.NoRole {
+			s.hearsay(p, now)
 		}
 	}
-	return nil
-}
-
-// tryReturn fetches ops and keys as a member that was away.
-func (s *Session) tryReturn(ctx context.Context, p peer.ID) error {
-	var heads []*wire.Seen
-	if err := s.call(ctx, func() error { heads = ledger.EncodeSeen(s.ledger.Heads()); return nil }); err != nil {
-		return err
-	}
-	rep, err := s.fetch(ctx, p, &wire.LedgerRequest{Room: s.cfg.Room[:], Heads: heads})
-	if err != nil {
-		return err
-	}
-	return s.call(s.ctx, func() error {
-		now := time.Now()
-		s.takeReply(rep, p, now)
-		if s.state.Role(s.me) == room.NoRole {
-			return room.Removed
-		}
-		s.wasStage = s.state.Members[s.me].OnStage
-		s.goLive(now)
-		return nil
-	})
-}
-
-// signHandoutKey says where epochs may be sealed to.
-func (s *Session) signHandoutKey(now time.Time) *wire.Signed {
-	pub := s.keys.handout.Public()
-	return wire.Sign(s.cfg.Key, wire.DomainHandoutKey, &wire.HandoutKey{Room: s.cfg.Room[:], Peer: []byte(s.me), X25519: pub[:], TimeMs: now.UnixMilli()})
-}
-
-// takeHandoutKey keeps the newest key of a member.
-func (s *Session) takeHandoutKey(p peer.ID, signed *wire.Signed) {
-	l := s.live[p]
-	if signed == nil || l == nil {
-		return
-	}
-	var k wire.HandoutKey
-	who, err := wire.Open(signed, wire.DomainHandoutKey, &k)
-	if err != nil || who != p || string(k.Room) != string(s.cfg.Room[:]) || len(k.X25519) != 32 || k.TimeMs < l.handoutMs {
-		return
-	}
-	l.handoutKey, l.handoutMs = k.X25519, k.TimeMs
 }

@@ -18,16 +18,21 @@ import (
 // removedGrace is how long a removed peer stays in the gate, so that it hears why.
 const removedGrace = 500 * time.Millisecond
 
-// openLedger starts the ledger from a genesis of this room.
-func (s *Session) openLedger(genesis *wire.Signed, ops []*wire.Signed) error {
+// newLedger starts an empty ledger from a genesis of this room.
+func (s *Session) newLedger(genesis *wire.Signed) (*ledger.Ledger, error) {
 	g, err := ledger.ParseGenesis(genesis)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if g.Room() != s.cfg.Room || g.Nonce != s.cfg.Secret.Nonce() {
-		return room.WrongRoom
+		return nil, room.WrongRoom
 	}
-	l, err := ledger.New(genesis)
+	return ledger.New(genesis)
+}
+
+// openLedger takes up a stored ledger.
+func (s *Session) openLedger(genesis *wire.Signed, ops []*wire.Signed) error {
+	l, err := s.newLedger(genesis)
 	if err != nil {
 		return err
 	}

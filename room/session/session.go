@@ -55,6 +55,8 @@ type Session struct {
 	view atomic.Pointer[View]
 	wg   sync.WaitGroup
 
+	handshakes atomic.Int32 // of newcomers, now
+
 	shared atomic.Pointer[shared] // what validators read
 	flood  flood                  // what they let by
 
