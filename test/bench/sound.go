@@ -202,6 +202,7 @@ func (s *soundLab) figures() ([]figure, error) {
 type forwarder struct {
 	api   *webrtc.API
 	track *webrtc.TrackLocalStaticRTP
+	wg    sync.WaitGroup
 	mu    sync.Mutex // guards all
 	all   []*webrtc.PeerConnection
 }
@@ -215,6 +216,7 @@ func (f *forwarder) start() (err error) {
 }
 
 func (f *forwarder) close() {
+	defer f.wg.Wait()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, pc := range f.all {
@@ -240,11 +242,13 @@ func (f *forwarder) ear(ctx context.Context, offer string) (string, error) {
 	return f.answer(ctx, offer, func(pc *webrtc.PeerConnection) error {
 		s, err := pc.AddTrack(f.track)
 		if err == nil {
-			go func() { // until the connection is closed; reports must be read
-				for b := make([]byte, 1500); err == nil; {
-					_, _, err = s.Read(b)
+			f.wg.Go(func() { // until the connection is closed; reports must be read
+				for b := make([]byte, 1500); ; {
+					if _, _, err := s.Read(b); err != nil {
+						return
+					}
 				}
-			}()
+			})
 		}
 		return err
 	})
