@@ -49,12 +49,9 @@ func (s *Session) ledgerReply(p peer.ID, req *wire.LedgerRequest, now time.Time)
 	s.touch(p, now)
 	rep := &wire.LedgerReply{Genesis: s.ledger.Genesis(), Records: s.liveRecords(), Sources: s.sourceRecords(now)}
 	rep.Ops, rep.More = s.missing(heads)
-	want := append([][]byte{s.state.Epoch.ID[:]}, req.Epochs...)
-	for i, id := range want {
-		if len(id) != 16 || i > epochsKept || i > 0 && string(id) == string(want[0]) {
-			continue
-		}
-		if k := s.keys.at(room.EpochID(id)); k >= 0 {
+	// No earlier epoch: its step stands still, and would open what was said before p came.
+	for _, id := range slices.Compact([]room.EpochID{s.state.Epoch.ID, s.keys.seal}) {
+		if k := s.keys.at(id); k >= 0 {
 			rep.Keys = append(rep.Keys, keyStep(s.keys.epochs[k]))
 		}
 	}
