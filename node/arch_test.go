@@ -38,7 +38,7 @@ var imports = map[string]rule{
 	"room/invite":         {[]string{"identity", "room"}, with(peerID, "rsc.io/qr")},
 	"room/ledger":         {[]string{"identity", "room", "room/wire"}, with(peerID, protobuf)},
 	"room/election":       {[]string{"identity", "room", "room/wire"}, peerID},
-	"room/overlay":        {[]string{"identity", "room", "room/wire"}, peerID},
+	"room/overlay":        {[]string{"identity", "room", "room/wire", "room/election"}, peerID},
 	"room/sframe":         {nil, nil},
 	"room/media":          {nil, nil},
 	"room/session":        {[]string{"identity", "room", "room/wire", "room/invite", "room/ledger", "room/election", "room/sframe", "room/media"}, with(peerID, protobuf)},

@@ -62,7 +62,8 @@ func (f *Force) Take(l *Lease, s *room.State, ranked []peer.ID, chair peer.ID, n
 }
 
 // succeeds tells whether l follows old. Leases of one signer are ordered by (term, version). Between two signers the
-// lower rank wins whatever its term; a higher rank only while it is the one whose beats are heard.
+// lower rank wins whatever its term; a higher rank only while it is the one whose beats are heard, or, while none are,
+// with a term after all others.
 func (f *Force) succeeds(l, old *Lease, s *room.State, ranked []peer.ID, chair peer.ID) error {
 	rank, was := slices.Index(ranked, l.By), slices.Index(ranked, old.By)
 	switch {
@@ -78,7 +79,7 @@ func (f *Force) succeeds(l, old *Lease, s *room.State, ranked []peer.ID, chair p
 		return ErrNotChair
 	case chair != "" && chair != l.By:
 		return ErrNotChair
-	case chair == "" && was >= 0 && was < rank:
+	case chair == "" && was >= 0 && was < rank && l.Term <= f.term:
 		return ErrNotChair
 	}
 	if !s.Role(l.By).Authority() && !onlyReplaces(l, old) {

@@ -1,0 +1,108 @@
+package overlay
+
+import (
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"balai/identity"
+)
+
+func shortOf(p peer.ID) Short { return identity.ShortID(p) }
+
+// pulse is what the media path saw of a peer.
+func (o *Overlay) pulse(e *Pulse) {
+	if k := o.kids[e.Peer]; k != nil && e.Last.After(k.last) {
+		k.last = e.Last
+	}
+	p := o.parents[e.Peer]
+	if p == nil || !p.held {
+		return
+	}
+	if e.Last.After(p.last) {
+		p.last = e.Last
+	}
+	if e.Tick != p.tick {
+		if e.Tick > p.tick {
+			p.ticked = o.now
+		}
+		p.tick = e.Tick
+	}
+	if e.Ahead >= aheadLimit {
+		if p.ahead.IsZero() {
+			p.ahead = o.now
+		}
+	} else {
+		p.ahead = time.Time{}
+	}
+	if len(e.Path) == 0 {
+		return
+	}
+	path, ok := readPath(e.Path, e.Peer)
+	if !ok || slices.Contains(path, o.short) || e.Level+1 >= maxPath {
+		o.bye(e.Peer, leaveChild, 0)
+		o.drop(e.Peer, false)
+		o.failure(e.Peer).next = o.now.Add(retryMax)
+		return
+	}
+	if e.Level != p.level || !slices.Equal(path, p.path) {
+		p.level, p.path = e.Level, path
+		o.rebase()
+	}
+}
+
+// health doubts parents that fall silent or behind, pings them, and gives up those that do not answer. A doubt only
+// widens what flows: balance lets another parent send at once.
+func (o *Overlay) health() {
+	for _, id := range sorted(o.parents) {
+		p := o.parents[id]
+		if !p.held {
+			continue
+		}
+		if o.outrun(id, p) {
+			if p.behind.IsZero() {
+				p.behind = o.now
+			}
+		} else {
+			p.behind = time.Time{}
+		}
+		silent := o.now.Sub(p.last)
+		switch {
+		case silent >= silenceLimit,
+			o.now.Sub(p.ticked) >= tickStands && o.now.Sub(p.since) >= tickStands,
+			!p.behind.IsZero() && o.now.Sub(p.behind) >= silenceLimit,
+			!p.doubt.IsZero() && p.last.Before(p.doubt) && o.now.Sub(p.doubt) >= pongTime:
+			o.bye(id, leaveChild, 0)
+			o.drop(id, true)
+		case silent >= missedBeats*heartbeat || !p.behind.IsZero():
+			o.suspect(id, p)
+		case !p.doubt.IsZero():
+			p.doubt, p.pings, o.plan = time.Time{}, 0, nil
+		}
+	}
+}
+
+// outrun tells whether another parent holds newer frames than I got, so that p, whose frames should flow, is late.
+func (o *Overlay) outrun(id peer.ID, p *parent) bool {
+	if !p.mode.active() || o.now.Sub(p.active) < aheadLimit+heartbeat {
+		return false
+	}
+	for other, q := range o.parents {
+		if other != id && q.held && !q.ahead.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
+// suspect doubts p and pings it twice.
+func (o *Overlay) suspect(id peer.ID, p *parent) {
+	if p.doubt.IsZero() {
+		p.doubt, p.pings, o.plan = o.now, 0, nil
+	}
+	if p.pings == 0 || p.pings == 1 && o.now.Sub(p.doubt) >= pongTime/2 {
+		p.pings++
+		o.out = append(o.out, Ping{id})
+	}
+}
