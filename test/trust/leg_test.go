@@ -1,0 +1,278 @@
+package trust
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pion/rtp"
+	"github.com/pion/webrtc/v3"
+)
+
+const (
+	uriLevel = "urn:ietf:params:rtp-hdrext:ssrc-audio-level" // RFC 6464
+	uriMid   = "urn:ietf:params:rtp-hdrext:sdes:mid"         // RFC 9143
+	tick     = 20 * time.Millisecond
+	perTick  = 960     // samples
+	wideTOC  = 15 << 3 // an Opus packet with one hybrid frame of 20 ms, RFC 6716 table 2
+	loud     = 20      // -dBov
+)
+
+// leg is a program in the place of the browser: it says numbered words of its own as Opus packets, which nothing on the
+// way may change, and keeps what it hears.
+type leg struct {
+	d    *daemon
+	room string
+	name string
+	pc   *webrtc.PeerConnection
+	mic  *webrtc.TrackLocalStaticRTP
+	from *webrtc.RTPSender
+	at   string // Location
+	quit chan struct{}
+	wg   sync.WaitGroup
+
+	mu     sync.Mutex
+	silent bool
+	said   int // words so far
+	heard  []word
+}
+
+// word is one packet heard: who said it and which it was.
+type word struct {
+	who   string
+	n     int
+	at    time.Time
+	slot  string
+	seq   uint16
+	stamp uint32
+}
+
+// newPC makes a connection with so many receiving tracks that talks on loopback alone.
+func newPC(t *testing.T, receive int) *webrtc.PeerConnection {
+	t.Helper()
+	m := &webrtc.MediaEngine{}
+	if err := m.RegisterDefaultCodecs(); err != nil {
+		t.Fatal(err)
+	}
+	for _, uri := range []string{uriLevel, uriMid} {
+		if err := m.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: uri}, webrtc.RTPCodecTypeAudio); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var s webrtc.SettingEngine
+	s.SetIncludeLoopbackCandidate(true)
+	s.SetIPFilter(func(ip net.IP) bool { return ip.IsLoopback() && ip.To4() != nil })
+	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
+	s.SetICEMulticastDNSMode(1) // disabled
+	pc, err := webrtc.NewAPI(webrtc.WithMediaEngine(m), webrtc.WithSettingEngine(s)).NewPeerConnection(webrtc.Configuration{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range receive {
+		if _, err := pc.AddTransceiverFromKind(webrtc.RTPCodecTypeAudio, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionRecvonly}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return pc
+}
+
+func offerOf(t *testing.T, pc *webrtc.PeerConnection) []byte {
+	t.Helper()
+	o, err := pc.CreateOffer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := webrtc.GatheringCompletePromise(pc)
+	if err := pc.SetLocalDescription(o); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+	return []byte(pc.LocalDescription().SDP)
+}
+
+// attach connects a leg to a daemon's room: it talks from the start, but the microphone is off.
+func attach(d *daemon, room, name string) *leg {
+	d.t.Helper()
+	t := d.t
+	l := &leg{d: d, room: room, name: name, quit: make(chan struct{}), pc: newPC(t, 3)}
+	var err error
+	if l.mic, err = webrtc.NewTrackLocalStaticRTP(webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2}, "mic", "mic"); err != nil {
+		t.Fatal(err)
+	}
+	tr, err := l.pc.AddTransceiverFromTrack(l.mic, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.from = tr.Sender()
+	l.pc.OnTrack(func(tr *webrtc.TrackRemote, _ *webrtc.RTPReceiver) { l.listen(tr) })
+	up := make(chan struct{})
+	var once sync.Once
+	l.pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
+		if s == webrtc.PeerConnectionStateConnected {
+			once.Do(func() { close(up) })
+		}
+	})
+	resp, body := d.request("POST", "/api/v1/rooms/"+room+"/audio", "application/sdp", offerOf(t, l.pc))
+	if resp.StatusCode != 201 || resp.Header.Get("Location") == "" {
+		t.Fatalf("the offer: %s\n%s", resp.Status, body)
+	}
+	l.at = resp.Header.Get("Location")
+	if err := l.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: string(body)}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.close)
+	select {
+	case <-up:
+	case <-time.After(patience):
+		t.Fatal(name + ": the leg does not connect")
+	}
+	l.wg.Go(l.talk)
+	return l
+}
+
+func (l *leg) close() {
+	select {
+	case <-l.quit:
+		return
+	default:
+	}
+	close(l.quit)
+	l.wg.Wait()
+	_ = l.pc.GracefulClose()
+}
+
+// hangUp ends the leg by the API.
+func (l *leg) hangUp() {
+	l.d.t.Helper()
+	if resp, _ := l.d.request("DELETE", l.at, "", nil); resp.StatusCode != 204 {
+		l.d.t.Fatalf("DELETE %s: %s", l.at, resp.Status)
+	}
+	l.close()
+}
+
+// talk says a word each tick of the clock; while silent not one packet is sent, but time goes on.
+func (l *leg) talk() {
+	levelID := uint8(0)
+	for _, h := range l.from.GetParameters().HeaderExtensions {
+		if h.URI == uriLevel {
+			levelID = uint8(h.ID)
+		}
+	}
+	began, seq, marker := time.Now(), uint16(0), true
+	for i := uint32(0); ; i++ {
+		select {
+		case <-l.quit:
+			return
+		case <-time.After(time.Until(began.Add(time.Duration(i) * tick))):
+		}
+		l.mu.Lock()
+		silent := l.silent
+		if !silent {
+			l.said++
+		}
+		n := l.said
+		l.mu.Unlock()
+		if silent {
+			marker = true
+			continue
+		}
+		p := &rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: seq, Timestamp: i * perTick, Marker: marker}, Payload: payload(l.name, n)}
+		_ = p.SetExtension(levelID, []byte{loud | 0x80}) // without it the level counts as unknown
+		_ = l.mic.WriteRTP(p)                            // a leg that has ended sends nothing
+		seq++
+		marker = false
+	}
+}
+
+// payload is a word as an Opus packet that no decoder ever sees.
+func payload(who string, n int) []byte { return fmt.Appendf([]byte{wideTOC}, " %s %d", who, n) }
+
+// parse reads a payload back; anything else was never said.
+func parse(b []byte) (w word, ok bool) {
+	n, err := fmt.Sscanf(string(b[min(1, len(b)):]), " %s %d", &w.who, &w.n)
+	return w, err == nil && n == 2 && string(payload(w.who, w.n)) == string(b)
+}
+
+func (l *leg) listen(tr *webrtc.TrackRemote) {
+	for {
+		p, _, err := tr.ReadRTP()
+		if err != nil {
+			return
+		}
+		if len(p.Payload) == 0 {
+			continue
+		}
+		w, ok := parse(p.Payload)
+		if !ok {
+			w.who = fmt.Sprintf("junk %x", p.Payload)
+		}
+		w.at, w.slot, w.seq, w.stamp = time.Now(), tr.ID(), p.SequenceNumber, p.Timestamp
+		l.mu.Lock()
+		l.heard = append(l.heard, w)
+		l.mu.Unlock()
+	}
+}
+
+// hush makes the person silent or not, and tells how many words were said so far.
+func (l *leg) hush(silent bool) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.silent = silent
+	return l.said
+}
+
+// words are those heard of somebody since a moment.
+func (l *leg) words(who string, since time.Time) (out []word) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, w := range l.heard {
+		if w.who == who && w.at.After(since) {
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+// junk is what was heard and never said.
+func (l *leg) junk() (out []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, w := range l.heard {
+		if strings.HasPrefix(w.who, "junk") {
+			out = append(out, w.who)
+		}
+	}
+	return out
+}
+
+// hears waits until some words of somebody are heard from now on.
+func (l *leg) hears(who string) {
+	l.d.t.Helper()
+	now := time.Now()
+	eventually(l.d.t, l.name+" hears "+who, func() bool { return len(l.words(who, now)) > 5 })
+}
+
+// stillHears shows that nearly all that somebody says in a while is heard, each once.
+func (l *leg) stillHears(who string, since time.Time) {
+	l.d.t.Helper()
+	pause(l.d.t, 200*time.Millisecond)
+	all := l.words(who, since)
+	distinct := map[int]bool{}
+	for _, w := range all {
+		distinct[w.n] = true
+	}
+	if len(all) == 0 {
+		l.d.t.Errorf("%s hears nothing of %s", l.name, who)
+		return
+	}
+	span := all[len(all)-1].n - all[0].n + 1
+	if len(distinct) < span*9/10 || len(distinct) != len(all) {
+		l.d.t.Errorf("%s hears %d of %d words of %s, %d different ones", l.name, len(all), span, who, len(distinct))
+	}
+	if gap := time.Since(all[len(all)-1].at); gap > 5*time.Second {
+		l.d.t.Errorf("%s has not heard %s for %v", l.name, who, gap)
+	}
+}
