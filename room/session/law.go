@@ -156,6 +156,11 @@ func (s *Session) followRemovals(old *room.State, now time.Time) {
 			s.forget(p)
 		}
 	}
+	for p := range s.state.Removed { // also who was let in beyond a partition, and holds its key
+		if _, known := old.Removed[p]; !known {
+			s.owe(now, causeKick)
+		}
+	}
 	s.rekeyIfOwed(now)
 }
 

@@ -276,7 +276,7 @@ func (p *soul) restart() {
 
 func (p *soul) run(cfg Config) {
 	cfg.Key, cfg.Room, cfg.Secret, cfg.Ports, cfg.Log = p.key, p.room, p.r, (*ports)(p), testLog(p.name)
-	cfg.Profile = func() identity.Profile { return identity.Profile{Name: p.name} }
+	cfg.Profile = profileOf(p.name)
 	ctx, cancel := context.WithCancel(context.Background())
 	s := New(cfg)
 	ended := make(chan struct{})
@@ -289,6 +289,10 @@ func (p *soul) run(cfg Config) {
 		p.mu.Unlock()
 	})
 	p.w.wg.Go(func() { s.Run(ctx); close(ended) })
+}
+
+func profileOf(name string) func() identity.Profile {
+	return func() identity.Profile { return identity.Profile{Name: name} }
 }
 
 // halt ends the process politely.

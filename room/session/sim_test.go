@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -12,8 +14,13 @@ import (
 	"balai/room/invite"
 )
 
-// seeds is how often each story is told, each time with other delays.
-const seeds = 3
+// seeds is how often each story is told, each time with other delays; BALAI_SEEDS sets another number.
+var seeds = func() int {
+	if n, err := strconv.Atoi(os.Getenv("BALAI_SEEDS")); err == nil && n > 0 {
+		return n
+	}
+	return 3
+}()
 
 func TestTwoMeet(t *testing.T) {
 	simulate(t, seeds, func(t *testing.T, w *world) {

@@ -1,0 +1,762 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
+
+	"balai/room"
+	"balai/room/ledger"
+	"balai/room/sframe"
+	"balai/room/wire"
+)
+
+// Trust 17: one use claimed at two moderators at once.
+func TestOneUseAtTwoModerators(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(1, 0)
+		link := host.invites(InviteTerms{Role: room.Listener, Uses: 1})
+		a, b := w.person("A"), w.person("B")
+		b.hints = []peer.ID{mod.id}
+		a.join(link)
+		b.join(link)
+		w.within(5*time.Second, "exactly one", func() bool {
+			x, y := a.view().State, b.view().State
+			return x == Live && y == Refused || x == Refused && y == Live
+		})
+		in := a
+		if b.view().State == Live {
+			in = b
+		}
+		w.settle(host, mod, l[0], in)
+	})
+}
+
+// Trust 18: the same in a partition: one a side, one after the merge, and a new key.
+func TestOneUseInAPartition(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(1, 0)
+		link := host.invites(InviteTerms{Role: room.Listener, Uses: 1})
+		a, b := w.person("A"), w.person("B")
+		b.hints = []peer.ID{mod.id}
+		w.part(host, a)
+		a.come(link)
+		b.come(link)
+		epoch := max(host.view().Epoch.N, mod.view().Epoch.N)
+		w.heal()
+		w.until("exactly one", func() bool { return (a.view().State == Live) != (b.view().State == Live) })
+		in, out := a, b
+		if b.view().State == Live {
+			in, out = b, a
+		}
+		if out.reason() != "removed" {
+			t.Errorf("the surplus hears %s", out.reason())
+		}
+		w.settle(host, mod, l[0], in)
+		if host.view().Epoch.N <= epoch {
+			t.Error("the key did not change")
+		}
+	})
+}
+
+// Trust 19: a branch revoked.
+func TestRevokeABranch(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(1, 0)
+		root := host.invites(InviteTerms{Role: room.Listener, Depth: 1})
+		ben, cas := w.person("Ben"), w.person("Cas")
+		ben.come(root)
+		given := ben.invites(InviteTerms{Role: room.Listener})
+		cas.come(given)
+		if err := l[0].s.Revoke(context.Background(), root.ID(), true); !errors.Is(err, ErrForbidden) {
+			t.Errorf("a speaker revokes: %v", err)
+		}
+		if err := host.s.Revoke(context.Background(), root.ID(), true); err != nil {
+			t.Fatal(err)
+		}
+		w.within(3*time.Second, "both out", func() bool { return ben.view().State == Refused && cas.view().State == Refused })
+		w.settle(host, mod, l[0])
+		for _, v := range []*soul{ben, cas} {
+			v.restart()
+			w.until("an answer", func() bool { return v.view().State.Over() })
+		}
+		dee := w.person("Dee")
+		dee.enter(given)
+		w.until("an answer", func() bool { return dee.view().State.Over() })
+		if dee.reason() != "revoked" {
+			t.Errorf("by a revoked branch: %s", dee.reason())
+		}
+	})
+}
+
+// Trust 26: what was said yesterday, or before somebody went, brings nobody back.
+func TestOldPresence(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(1, 0)
+		var old, stale *wire.Signed
+		l[0].in(func(s *Session) {
+			m := &wire.Presence{Room: s.cfg.Room[:], Peer: []byte(s.me), Seq: 9, TimeMs: time.Now().UnixMilli(), Name: "Ghost"}
+			stale = wire.Sign(s.cfg.Key, wire.DomainPresence, m)
+			m.TimeMs -= (24 * time.Hour).Milliseconds()
+			old = wire.Sign(s.cfg.Key, wire.DomainPresence, m)
+		})
+		w.after(2 * time.Second)
+		l[0].halt()
+		w.until("her to be gone", func() bool { return host.view().Members == 2 })
+		for range 30 {
+			for _, p := range []*wire.Signed{old, stale} {
+				mod.in(func(s *Session) {
+					s.publishStage(&wire.StageMessage{Message: &wire.StageMessage_Presence{Presence: p}})
+				})
+			}
+			w.after(time.Second)
+			if host.view().Members != 2 {
+				t.Fatal("a replayed presence brought her back")
+			}
+		}
+	})
+}
+
+// Trust 27: decisions of who may not decide are applied nowhere, and stored nowhere.
+func TestAListenerDecides(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(1, 1)
+		eve, ana := l[1], l[0]
+		stored := len(host.disk)
+		before := host.hash()
+		for _, kind := range []room.Kind{room.Ban, room.Kick, room.Mute, room.End} {
+			var grants [][]byte
+			eve.in(func(s *Session) {
+				g := ledger.IDOf(s.ledger.Genesis())
+				a := ledger.IDOf(s.ledger.GrantOf(mod.id))
+				grants = [][]byte{g[:], a[:], bytes.Repeat([]byte{7}, 32)}
+			})
+			for _, grant := range grants {
+				op := &wire.Op{Room: eve.room[:], Seq: 1, Grant: grant, Kind: uint32(kind), TimeMs: time.Now().UnixMilli()}
+				if kind != room.End {
+					op.Targets = [][]byte{[]byte(ana.id)}
+				}
+				signed := wire.Sign(eve.key, wire.DomainOp, op)
+				eve.in(func(s *Session) { s.publish(OpsTopic, &wire.OpsMessage{Ops: []*wire.Signed{signed}}) })
+				host.in(func(s *Session) { s.addOps([]*wire.Signed{signed}, time.Now()) }) // as a fetch would bring it
+			}
+		}
+		w.after(5 * time.Second)
+		if host.hash() != before || host.view().State != Live || ana.view().State != Live || ana.view().Stage[len(ana.view().Stage)-1].PeerID == "" {
+			t.Fatal("a listener's decision counted")
+		}
+		if n := len(host.disk); n != stored {
+			t.Errorf("%d records more on disk", n-stored)
+		}
+		host.restart()
+		w.settle(host, mod, ana, eve)
+	})
+}
+
+// Trust 31 and 53: three minutes of partition with acts and new keys on both sides.
+func TestPartition(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(2, 2)
+		link := host.invites(InviteTerms{Role: room.Listener})
+		left := []*soul{host, l[0], l[2]}
+		w.part(left...)
+		w.after(20 * time.Second)
+		host.act(room.ToStage, l[2])
+		host.act(room.Mute, l[1])
+		mod.act(room.Kick, l[3])
+		mod.act(room.Mute, l[0])
+		late := w.person("Late")
+		late.hints = []peer.ID{mod.id}
+		w.mu.Lock()
+		w.cut = func(a, b *soul) bool { return slices.Contains(left, a) != slices.Contains(left, b) }
+		w.mu.Unlock()
+		late.come(link)
+		w.after(3 * time.Minute)
+		w.mutual(left...)
+		w.mutual(mod, l[1], late)
+		if host.view().Epoch.N == 1 || mod.view().Epoch.N == 1 {
+			t.Error("no new key on a side of the partition")
+		}
+		w.heal()
+		all := []*soul{host, mod, l[0], l[1], l[2], late}
+		w.within(5*time.Second, "one state after the merge", func() bool { return agreed(all...) })
+		v := host.view()
+		if v.Members != 6 || len(v.Stage) != 5 {
+			t.Errorf("after the merge: %d members, %d on stage", v.Members, len(v.Stage))
+		}
+		for range 30 {
+			w.after(time.Second)
+			w.mutual(all...)
+		}
+		for _, e := range l[3].goneKeys(t) {
+			if cur, _ := host.sealing(); e.ID == cur.ID {
+				t.Error("who was kicked on one side holds the key of all")
+			}
+		}
+	})
+}
+
+// goneKeys are the keys of a session that is over.
+func (p *soul) goneKeys(t *testing.T) []sframe.Epoch {
+	t.Helper()
+	p.halt()
+	return p.s.keys.epochs
+}
+
+// A short partition in which both sides go on stepping, and nobody could draw a new key.
+func TestPartitionOfSpeakers(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(4, 0)
+		host.halt()
+		mod.halt()
+		w.until("them to be gone", func() bool { return l[0].view().Members == 4 })
+		w.part(l[0], l[1])
+		w.after(4 * time.Minute)
+		w.heal()
+		w.settle(l...)
+		for range 30 {
+			w.after(time.Second)
+			w.mutual(l...)
+		}
+	})
+}
+
+// Trust 35: a newcomer's key opens nothing sealed more than ten seconds before her admission.
+func TestANewcomersStep(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(1, 0)
+		w.after(47 * time.Second)
+		at := time.Now()
+		late := w.person("Late")
+		late.come(host.invites(InviteTerms{Role: room.Listener}))
+		w.settle(host, mod, l[0], late)
+		keys := late.keys()
+		open := 0
+		for _, m := range w.said {
+			if slices.ContainsFunc(keys, func(e sframe.Epoch) bool {
+				_, err := e.OpenGossip(host.room, host.r.Name(m.topic), m.data)
+				return err == nil
+			}) {
+				open++
+				if at.Sub(m.at) > 11*time.Second {
+					t.Fatalf("opens what was said %v before", at.Sub(m.at))
+				}
+			}
+		}
+		if open == 0 {
+			t.Error("opens nothing at all")
+		}
+	})
+}
+
+// Trust 42: no process seals under the source of an earlier one, and none goes over the end of its counter.
+func TestANewSourceAtEachStart(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(1, 0)
+		salts := map[[8]byte]bool{l[0].media().Me.Salt: true}
+		for range 4 {
+			l[0].restart()
+			w.settle(host, mod, l[0])
+			if m := l[0].media(); salts[m.Me.Salt] {
+				t.Fatal("a salt comes again")
+			} else {
+				salts[m.Me.Salt] = true
+			}
+		}
+		l[0].s.Report(Report{Ctr: 1000})
+		w.after(time.Second)
+		if m := l[0].media(); !salts[m.Me.Salt] {
+			t.Error("a new source without need")
+		}
+		l[0].s.Report(Report{Ctr: renewAt + 5})
+		w.after(time.Second)
+		renewed := l[0].media().Me
+		l[0].s.Report(Report{Ctr: renewAt + 7}) // of the old one still
+		w.after(3 * time.Second)
+		if m := l[0].media().Me; salts[m.Salt] || m.Salt != renewed.Salt || m.Ctr != 0 {
+			t.Errorf("near the end of its counter: %+v, before %+v", m, renewed)
+		}
+		i := slices.IndexFunc(host.media().Sources, func(x Source) bool { return x.Peer == l[0].id })
+		if i < 0 || host.media().Sources[i].Salt != renewed.Salt {
+			t.Error("the others do not know the new source")
+		}
+	})
+}
+
+// Trust 56, second half: one key in two processes at once.
+func TestSecondDevice(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(1, 0)
+		link := host.invites(InviteTerms{Role: room.Speaker})
+		w.after(20 * time.Second)
+		twin := w.person("Twin")
+		twin.key, twin.id = l[0].key, l[0].id
+		for name, b := range l[0].disk {
+			twin.disk[name] = b
+		}
+		twin.room, twin.r, twin.hints = l[0].room, l[0].r, []peer.ID{host.id}
+		twin.restart()
+		w.until("the second to be refused", func() bool { return twin.view().State.Over() })
+		if twin.reason() != "second_device" || l[0].view().State != Live {
+			t.Errorf("the second %s, the first %s", twin.reason(), l[0].reason())
+		}
+		clear(twin.disk)
+		twin.enter(link)
+		w.until("the second to be refused", func() bool { return twin.view().State.Over() })
+		if twin.reason() != "second_device" || l[0].view().State != Live {
+			t.Errorf("by a link: the second %s, the first %s", twin.reason(), l[0].reason())
+		}
+		w.after(10 * time.Second)
+		w.settle(host, mod, l[0])
+	})
+}
+
+// Who was killed and has lost her disk comes back with her key, once her shadow is gone.
+func TestBackAfterALostDisk(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(1, 0)
+		link := host.invites(InviteTerms{Role: room.Speaker})
+		w.part(l[0])
+		l[0].halt() // unheard
+		w.heal()
+		clear(l[0].disk)
+		l[0].come(link)
+		w.settle(host, mod, l[0])
+	})
+}
+
+// A single refusal by somebody who is no authority ends nothing, and a candidate that hangs holds up nobody.
+func TestHostileCandidates(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, _, l := w.stage(1, 0)
+		link := host.invites(InviteTerms{Role: room.Speaker})
+		for _, r := range []room.Reason{room.Banned, room.Expired, room.Removed, room.Ended} {
+			liar := w.person("Liar")
+			liar.serve = func(_ string, st *pipe) bool {
+				_ = st.Write(&wire.JoinMessage{Message: &wire.JoinMessage_Refuse{Refuse: &wire.Refuse{Reason: uint32(r)}}})
+				w.after(time.Second)
+				return true
+			}
+			// A member, too, who challenges as if it were an authority.
+			member := l[0]
+			member.serve = func(proto string, st *pipe) bool {
+				if proto != JoinProtocol {
+					return false
+				}
+				var g *wire.Signed
+				member.in(func(s *Session) { g = s.ledger.Genesis() })
+				_ = st.Read(&wire.JoinMessage{})
+				_ = st.Write(&wire.JoinMessage{Message: &wire.JoinMessage_Challenge{Challenge: &wire.Challenge{Nonce: make([]byte, nonceLen), Admitter: []byte(member.id), Genesis: g}}})
+				_ = st.Read(&wire.JoinMessage{})
+				_ = st.Write(&wire.JoinMessage{Message: &wire.JoinMessage_Refuse{Refuse: &wire.Refuse{Reason: uint32(r)}}})
+				w.after(time.Second)
+				return true
+			}
+			mute := w.people("Mute", "Mute2", "Mute3")
+			p := w.person("P")
+			p.hints = []peer.ID{liar.id, member.id}
+			for _, m := range mute {
+				m.serve = func(_ string, st *pipe) bool { w.after(time.Minute); return true }
+				p.hints = append(p.hints, m.id)
+			}
+			p.join(link)
+			w.within(20*time.Second, "the host to be found", func() bool { return p.view().State != Joining })
+			if p.view().State != Live {
+				t.Fatalf("liars said %v, and she is %s", r, p.reason())
+			}
+			p.halt()
+			w.until("the goodbye", func() bool { return host.view().Members == 3 })
+		}
+	})
+}
+
+// A welcome by a member, with the room's true ledger, lets nobody in.
+func TestFalseWelcome(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, _, l := w.stage(1, 0)
+		link := host.invites(InviteTerms{Role: room.Speaker})
+		eve, ana := l[0], w.person("Ana")
+		eve.serve = func(kind string, st *pipe) bool {
+			if kind != JoinProtocol {
+				return false
+			}
+			var welcome *wire.Welcome
+			var grant []*wire.Signed
+			eve.in(func(s *Session) {
+				ops, _ := s.ledger.Since(nil, maxOps)
+				welcome = &wire.Welcome{Genesis: s.ledger.Genesis(), Ops: ops, Key: keyStep(s.keys.epochs[0])}
+				grant = s.grantsOf(w.all[1].id) // another's appointment
+			})
+			_ = st.Read(&wire.JoinMessage{})
+			_ = st.Write(&wire.JoinMessage{Message: &wire.JoinMessage_Challenge{Challenge: &wire.Challenge{
+				Nonce: make([]byte, nonceLen), Admitter: []byte(eve.id), Genesis: welcome.Genesis, Grant: grant,
+			}}})
+			_ = st.Read(&wire.JoinMessage{})
+			_ = st.Write(&wire.JoinMessage{Message: &wire.JoinMessage_Welcome{Welcome: welcome}})
+			w.after(time.Second)
+			return true
+		}
+		host.halt()
+		w.all[1].halt()
+		ana.hints = []peer.ID{eve.id}
+		ana.join(link)
+		w.after(time.Minute)
+		if ana.view().State != Refused || ana.disk["genesis"] != nil {
+			t.Errorf("welcomed by a member: %s", ana.reason())
+		}
+	})
+}
+
+// A secret that somebody made up is dropped when it does not open what the others seal.
+func TestGarbageKey(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(2, 0)
+		eve, ana := l[0], l[1]
+		w.after(30 * time.Second)
+		garbage := func(k *wire.KeyStep) *wire.KeyStep {
+			return &wire.KeyStep{N: k.N, Id: k.Id, Step: k.Step + 1, Secret: bytes.Repeat([]byte{1}, 32)}
+		}
+		eve.serve = func(kind string, st *pipe) bool {
+			if kind != LedgerProtocol {
+				return false
+			}
+			var req wire.LedgerRequest
+			if st.Read(&req) != nil {
+				return true
+			}
+			var rep *wire.LedgerReply
+			eve.in(func(s *Session) { rep = s.ledgerReply(st.Remote(), &req, time.Now()) })
+			for i, k := range rep.Keys {
+				rep.Keys[i] = garbage(k)
+			}
+			_ = st.Write(rep)
+			w.after(time.Second)
+			return true
+		}
+		e, _ := ana.sealing()
+		ana.in(func(s *Session) { s.takeKey(garbage(keyStep(e)), time.Now()) })
+		w.mutual(host, mod, ana)
+		ana.hints, ana.known = []peer.ID{eve.id}, map[peer.ID]bool{}
+		ana.restart()
+		w.settle(host, mod, ana)
+		w.after(5 * time.Second)
+		w.mutual(host, mod, ana)
+	})
+}
+
+// A speaker in the chair who names steps out of time moves nobody out of reach.
+func TestALyingChair(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(2, 1)
+		host.halt()
+		mod.halt()
+		eve := l[0]
+		w.until("her in the chair", func() bool { return l[2].view().Chair == eve.id.String() })
+		before, _ := l[2].sealing()
+		for i := range 30 {
+			eve.in(func(s *Session) {
+				e, _ := s.keys.sealing()
+				b := &wire.Beat{Room: s.cfg.Room[:], Term: 1 << 31, Seq: uint64(i) << 50, EpochId: e.ID[:], Step: e.Step + 360, TimeMs: time.Now().UnixMilli()}
+				s.publishStage(&wire.StageMessage{Message: &wire.StageMessage_Beat{Beat: wire.Sign(s.cfg.Key, wire.DomainBeat, b)}})
+			})
+			w.after(time.Second)
+		}
+		after, _ := l[2].sealing()
+		if after.Step > before.Step+8 {
+			t.Errorf("30 s of lies: from step %d to %d", before.Step, after.Step)
+		}
+		w.mutual(l...)
+		host.restart()
+		mod.restart()
+		w.settle(append([]*soul{host, mod}, l...)...)
+		var seq uint64
+		l[2].in(func(s *Session) { seq = s.beat.seq })
+		if seq > 1<<30 {
+			t.Errorf("the beat stands at %d", seq)
+		}
+	})
+}
+
+// A hand that names a beat from before it was raised does not jump the queue.
+func TestAnInventedHand(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(0, 3)
+		w.after(time.Minute)
+		if err := l[0].s.RaiseHand(context.Background(), true); err != nil {
+			t.Fatal(err)
+		}
+		w.until("the first hand", func() bool { return len(host.view().Hands) == 1 })
+		l[1].in(func(s *Session) {
+			s.hand = &wire.Hand{Beat: 3, BeatSig: make([]byte, 64), Chair: host.key.Public()}
+			s.due.presence = time.Time{}
+		})
+		w.after(5 * time.Second)
+		for _, p := range []*soul{host, mod, l[2]} {
+			if h := p.view().Hands; len(h) != 1 || h[0] != l[0].id.String() {
+				t.Fatalf("%s sees %v", p.name, h)
+			}
+		}
+	})
+}
+
+// Text that would look like another is not shown, whoever sends it.
+func TestChatText(t *testing.T) {
+	simulate(t, 1, func(t *testing.T, w *world) {
+		host, _, l := w.stage(1, 0)
+		for _, text := range []string{"evil \u202egnp.exe", "bell\a", "\u2066x", "nul\x00", string(make([]rune, maxText+1)), ""} {
+			l[0].in(func(s *Session) {
+				s.seq++
+				m := &wire.Chat{Room: s.cfg.Room[:], Peer: []byte(s.me), Seq: s.seq, TimeMs: time.Now().UnixMilli(), Text: text}
+				s.publishStage(&wire.StageMessage{Message: &wire.StageMessage_Chat{Chat: wire.Sign(s.cfg.Key, wire.DomainChat, m)}})
+			})
+		}
+		line, err := l[0].s.Say(context.Background(), " two\tlines\r\nof \u202ashalom\u202c ")
+		if err != nil || line.Text != "two lines\nof shalom" {
+			t.Fatalf("%q, %v", line.Text, err)
+		}
+		w.until("the good line", func() bool { l, _ := host.s.Lines(context.Background()); return len(l) > 0 })
+		w.after(2 * time.Second)
+		if lines, _ := host.s.Lines(context.Background()); len(lines) != 1 {
+			t.Fatalf("%d lines: %q", len(lines), lines)
+		}
+	})
+}
+
+// Trust 25, as the validators decide it: who floods is throttled, and the others go on.
+func TestFlood(t *testing.T) {
+	simulate(t, 1, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(2, 0)
+		eve, ana := l[0], l[1]
+		ctx := context.Background()
+		for range 4 {
+			for range 500 {
+				_, _ = eve.s.Say(ctx, "flood")
+			}
+			w.after(time.Second)
+		}
+		if _, err := ana.s.Say(ctx, "and I?"); err != nil {
+			t.Fatal(err)
+		}
+		w.until("the honest line", func() bool {
+			lines, _ := host.s.Lines(ctx)
+			return slices.ContainsFunc(lines, func(l Line) bool { return l.Text == "and I?" })
+		})
+		lines, _ := host.s.Lines(ctx)
+		if n := len(lines); n > int(rates[chats].burst+6*rates[chats].second) {
+			t.Errorf("%d lines went through", n)
+		}
+		for range 200 { // decisions, too
+			_ = mod.try(room.Mute, ana)
+			_ = mod.try(room.Unmute, ana)
+		}
+		w.after(time.Second)
+		var held int
+		host.in(func(s *Session) { held = len(s.ledger.All()) })
+		if held > 200 {
+			t.Errorf("%d ops in a second", held)
+		}
+		w.settle(host, mod, ana, eve)
+	})
+}
+
+// Trust 15: a recorded handshake said again.
+func TestReplayedClaim(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, _, _ := w.stage(0, 0)
+		link := host.invites(InviteTerms{Role: room.Listener})
+		ana := w.person("Ana")
+		ana.room, ana.r = link.Room(), link.Secret
+		s := New(Config{Key: ana.key, Room: ana.room, Secret: ana.r, Invite: link, Ports: (*ports)(ana), Profile: profileOf("Ana"), Log: testLog("Ana")})
+		s.ctx = context.Background()
+		first := s.hello(s.ctx, host.id)
+		if first.err != nil {
+			t.Fatal(first.err)
+		}
+		claim := s.makeClaim(host.id, first.nonce)
+		say := func(a *asked) error {
+			defer a.close()
+			if err := a.st.Write(&wire.JoinMessage{Message: &wire.JoinMessage_Claim{Claim: claim}}); err != nil {
+				return err
+			}
+			m, err := s.answer(a.st)
+			if err == nil && m.GetWelcome() == nil {
+				return errors.New("no welcome")
+			}
+			return err
+		}
+		if err := say(first); err != nil {
+			t.Fatal(err)
+		}
+		if err := say(s.hello(s.ctx, host.id)); !errors.Is(err, room.Replayed) {
+			t.Errorf("said again: %v", err)
+		}
+		thief := w.person("Thief")
+		thief.room, thief.r = ana.room, ana.r
+		s = New(Config{Key: thief.key, Room: ana.room, Secret: ana.r, Invite: link, Ports: (*ports)(thief), Profile: profileOf("Thief"), Log: testLog("Thief")})
+		s.ctx = context.Background()
+		if err := say(s.hello(s.ctx, host.id)); !errors.Is(err, room.Replayed) {
+			t.Errorf("said by another: %v", err)
+		}
+	})
+}
+
+// A room goes to a moderator whose daemon agrees; the host stays as a speaker.
+func TestTransfer(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(1, 1)
+		ctx := context.Background()
+		if err := host.s.Transfer(ctx, l[0].id); !errors.Is(err, ErrForbidden) {
+			t.Errorf("to a speaker: %v", err)
+		}
+		if err := mod.s.Transfer(ctx, l[0].id); !errors.Is(err, ErrForbidden) {
+			t.Errorf("by a moderator: %v", err)
+		}
+		for i := range 3 {
+			if err := host.s.Transfer(ctx, mod.id); err != nil {
+				t.Fatalf("transfer %d: %v", i, err)
+			}
+			w.settle(host, mod, l[0], l[1])
+			if mod.view().Me.Role != "host" || host.view().Me.Role != "speaker" || l[1].view().Host != mod.id.String() {
+				t.Fatalf("after it: %s", w)
+			}
+			late := w.person("Late")
+			late.come(mod.invites(InviteTerms{Role: room.Listener}))
+			late.halt()
+			mod.act(room.Appoint, host)
+			w.settle(host, mod, l[0], l[1])
+			host, mod = mod, host
+		}
+		w.part(mod)
+		if err := host.s.Transfer(ctx, mod.id); err == nil {
+			t.Error("handed over without an answer")
+		}
+	})
+}
+
+// A fork that stands at the same number on two sides is found, not only a longer chain.
+func TestAForkOfEqualLength(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(2, 0)
+		var one, two *wire.Signed
+		mod.in(func(s *Session) {
+			one, _ = s.ledger.Draft(s.cfg.Key, room.Op{Kind: room.Mute, Targets: []peer.ID{l[0].id}}, time.Now())
+			two, _ = s.ledger.Draft(s.cfg.Key, room.Op{Kind: room.Mute, Targets: []peer.ID{l[1].id}}, time.Now())
+		})
+		host.in(func(s *Session) { s.addOps([]*wire.Signed{one}, time.Now()) })
+		l[0].in(func(s *Session) { s.addOps([]*wire.Signed{two}, time.Now()) })
+		w.within(5*time.Second, "the fork to be seen", func() bool {
+			for _, p := range []*soul{host, mod, l[0], l[1]} {
+				var forks int
+				p.in(func(s *Session) { forks = len(s.ledger.Forks()) })
+				if forks == 0 {
+					return false
+				}
+			}
+			return true
+		})
+		w.settle(host, mod, l[0], l[1])
+	})
+}
+
+// A restart takes up ops, invites and genesis; a member that was away catches up.
+func TestRestart(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(1, 1)
+		link := host.invites(InviteTerms{Role: room.Listener, Uses: 7})
+		before := host.hash()
+		host.restart()
+		w.settle(host, mod, l[0], l[1])
+		list, err := host.s.Invites(context.Background())
+		if err != nil || !slices.ContainsFunc(list, func(v InviteView) bool { return v.ID == link.ID().String() && v.Uses == 7 }) {
+			t.Errorf("invites after a restart: %v, %v", list, err)
+		}
+		l[1].halt()
+		mod.act(room.Mute, l[0])
+		host.act(room.Lock, nil)
+		w.after(5 * time.Minute)
+		l[1].restart()
+		w.settle(host, mod, l[0], l[1])
+		if host.hash() == before || !l[1].view().Locked || !l[0].view().Me.Muted {
+			t.Error("the ops of the meantime are missing")
+		}
+		for _, p := range []*soul{host, mod, l[0], l[1]} {
+			p.halt()
+		}
+		host.restart()
+		w.until("the host alone", func() bool { return host.view().State == Live && host.view().Encryption == "on" })
+		for _, p := range []*soul{mod, l[0], l[1]} {
+			p.restart()
+		}
+		w.settle(host, mod, l[0], l[1])
+	})
+}
+
+// A goodbye right after entering is heard at once.
+func TestAnEarlyGoodbye(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(1, 0)
+		link := host.invites(InviteTerms{Role: room.Listener})
+		ana := w.person("Ana")
+		ana.come(link)
+		ana.mu.Lock()
+		ana.gate = nil // no mesh yet: her gossip goes nowhere
+		ana.mu.Unlock()
+		if err := ana.s.Leave(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		w.within(2*time.Second, "her to be gone", func() bool {
+			return host.view().Members == 3 && mod.view().Members == 3 && l[0].view().Members == 3
+		})
+	})
+}
+
+// What cannot be stored does not count.
+func TestADiskThatIsFull(t *testing.T) {
+	simulate(t, 1, func(t *testing.T, w *world) {
+		host, _, l := w.stage(1, 0)
+		before := host.hash()
+		host.mu.Lock()
+		host.full = true
+		host.mu.Unlock()
+		if err := host.try(room.Kick, l[0]); !errors.Is(err, errDiskFull) || host.hash() != before {
+			t.Errorf("a kick that was not stored: %v", err)
+		}
+		if _, err := host.s.Invite(context.Background(), InviteTerms{Role: room.Listener}); !errors.Is(err, errDiskFull) {
+			t.Errorf("an invite that was not stored: %v", err)
+		}
+	})
+}
+
+// A storm of newcomers is admitted in batches that fit an op, as far as the room has places.
+func TestAStorm(t *testing.T) {
+	simulate(t, 1, func(t *testing.T, w *world) {
+		host := w.person("Host")
+		host.open(room.Unlisted)
+		link := host.invites(InviteTerms{Role: room.Listener})
+		var all []*soul
+		for range 30 {
+			p := w.person("A name of forty characters, which is a lot"[:40])
+			p.join(link)
+			all = append(all, p)
+		}
+		w.until("all to be answered", func() bool {
+			return !slices.ContainsFunc(all, func(p *soul) bool { return p.view().State == Joining })
+		})
+		in := slices.DeleteFunc(slices.Clone(all), func(p *soul) bool { return p.view().State != Live })
+		if len(in) != meshLimit-1 {
+			t.Errorf("%d let in", len(in))
+		}
+		w.settle(append(in, host)...)
+		for name, b := range host.disk {
+			if op := new(wire.Signed); proto.Unmarshal(b, op) == nil && len(op.Body) > ledger.MaxRecord {
+				t.Errorf("%s has %d bytes", name, len(op.Body))
+			}
+		}
+	})
+}
