@@ -162,6 +162,12 @@ func (d *daemon) run() {
 	if d.Client, err = api.Dial(d.dir); err != nil {
 		d.t.Fatal(err)
 	}
+	d.readAPI()
+}
+
+// readAPI reads where the API is and its token.
+func (d *daemon) readAPI() {
+	d.t.Helper()
 	b, err := os.ReadFile(filepath.Join(d.dir, "api.json"))
 	var at struct{ URL, Token string }
 	if err != nil || json.Unmarshal(b, &at) != nil {
@@ -324,3 +330,8 @@ var errRefused = errors.New("refused")
 
 // background is the test's context without its end, for what is cleaned up by itself.
 func background(t *testing.T) context.Context { return context.WithoutCancel(t.Context()) }
+
+func defaultTransport() (*http.Transport, bool) {
+	c, ok := http.DefaultTransport.(*http.Transport)
+	return c, ok
+}
