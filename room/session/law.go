@@ -136,6 +136,9 @@ func (s *Session) afterLedger(now time.Time) {
 		s.rekeyIfOwed(now)
 	}
 	s.followEpoch(now)
+	if s.keys.at(s.state.Epoch.ID) < 0 {
+		s.due.ask = time.Time{} // for its secret, soon
+	}
 	s.answerKnocks()
 	s.gate(now)
 	s.tellMembers(old)

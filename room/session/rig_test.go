@@ -367,6 +367,12 @@ func (p *soul) sealing() (e sframe.Epoch, ok bool) {
 	return e, ok
 }
 
+// inForce is the epoch that p's ledger names.
+func (p *soul) inForce() (n uint64) {
+	p.in(func(s *Session) { n = s.state.Epoch.N })
+	return n
+}
+
 func (p *soul) String() string {
 	if p == nil {
 		return "the room"
@@ -374,7 +380,7 @@ func (p *soul) String() string {
 	return p.name
 }
 
-// agreed tells whether these hold one state and seal with one key at one step.
+// agreed tells whether these hold one state and seal with the key that it names, at one step.
 func agreed(souls ...*soul) bool {
 	for _, p := range souls {
 		if p.view().State != Live {
@@ -382,7 +388,7 @@ func agreed(souls ...*soul) bool {
 		}
 		a, okA := p.sealing()
 		b, okB := souls[0].sealing()
-		if !okA || !okB || a != b || p.hash() != souls[0].hash() || p.view().Members != souls[0].view().Members {
+		if !okA || !okB || a != b || a.N != p.inForce() || p.hash() != souls[0].hash() || p.view().Members != souls[0].view().Members {
 			return false
 		}
 	}

@@ -77,6 +77,7 @@ type Session struct {
 	admits   admitQueue
 	knocks   map[peer.ID]*knock
 	grace    map[peer.ID]time.Time // removed, still told why
+	keyless  time.Time             // since when I lack the epoch in force; zero: I do not
 	owed     time.Time             // a new epoch is due then; zero: none
 	cause    uint8
 	hand     *wire.Hand
@@ -193,6 +194,7 @@ func (s *Session) tick(now time.Time) {
 	s.expire(now)
 	s.flushAdmits(now)
 	s.rekeyIfOwed(now)
+	s.lostKey(now)
 	s.switchEpoch(now)
 	s.takeChair(now)
 	if s.due.passed(&s.due.presence, now, presencePeriod) {

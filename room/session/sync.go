@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	askPeriod = 2 * time.Second // between looks for what is missing
-	lonely    = 6 * time.Second // without a word from anybody, ask whether I am still in
+	askPeriod   = 2 * time.Second // between looks for what is missing
+	keylessWait = 8 * time.Second // an authority that nobody gives the epoch in force draws a new one after this
+	lonely      = 6 * time.Second // without a word from anybody, ask whether I am still in
 )
 
 // serveLedger answers a member with the ops and keys that it misses.
@@ -202,14 +203,43 @@ func (s *Session) askAround(now time.Time) {
 		return
 	}
 	others := s.others()
-	missing := s.keys.at(s.state.Epoch.ID) < 0 || len(s.ledger.Wanted()) > 0
-	if missing && len(others) > 0 {
-		s.fetchFrom(others[int(now.Unix())%len(others)])
+	keyless := s.keys.at(s.state.Epoch.ID) < 0
+	if (keyless || len(s.ledger.Wanted()) > 0) && len(others) > 0 {
+		if has := s.holders(others); keyless && len(has) > 0 {
+			others = has
+		}
+		s.fetchFrom(others[int(now.Unix()/2)%len(others)])
 		return
 	}
 	if len(others) == 0 && len(s.state.Members) > 1 && !s.asking {
 		s.asking = true
 		s.wg.Go(s.lookForCompany)
+	}
+}
+
+// holders are those of the members given who say that they hold the epoch in force.
+func (s *Session) holders(among []peer.ID) (out []peer.ID) {
+	for _, p := range among {
+		if slices.Contains(s.live[p].epochs, s.state.Epoch.ID) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// lostKey draws a new epoch when nobody could give me the one in force: who drew it may have gone with it.
+func (s *Session) lostKey(now time.Time) {
+	rank, authority := s.state.Rank(s.me)
+	if s.keys.at(s.state.Epoch.ID) >= 0 || !authority {
+		s.keyless = time.Time{}
+		return
+	}
+	if s.keyless.IsZero() {
+		s.keyless = now
+	}
+	if now.Sub(s.keyless) > keylessWait+time.Duration(rank)*rekeyBackup && len(s.holders(s.others())) == 0 {
+		s.keyless = time.Time{}
+		s.rekey(now, causeLeave)
 	}
 }
 
