@@ -52,8 +52,9 @@ e2e: deps build ## the page in real browsers over real daemons
 bench: deps build ## the table of figures, also in bench.json
 	$(GO) run ./test/bench
 
-soak: ui ## the long versions of the randomised tests
+soak: ui ## the long versions of the randomised tests, a million inputs for each fuzzer
 	BALAI_SOAK=1 $(GO) test -timeout 60m ./identity/... ./room/... ./node/...
+	BALAI_SOAK=1 $(GO) test -timeout 60m -p 1 ./test/trust/...
 
 fmt: ## format the Go code
 	$(GO) tool gofumpt -l -w cmd identity node room test

@@ -22,11 +22,8 @@ const (
 // maxRSS bounds the memory of a fuzzer's processes, in MiB: nothing that is parsed may allocate what its bytes claim.
 const maxRSS = 512
 
-// slow are fuzzers of which one input is a whole conversation: they get a part of the inputs, 1 in so many.
-var slow = map[string]int{
-	"node.FuzzFlow": 10, // a talk of its own with timers
-	"rtc.FuzzOffer": 1,
-}
+// slow are fuzzers of which each input is written to disk and read back: they get a part of the inputs, 1 in so many.
+var slow = map[string]int{"store.FuzzInspect": 20}
 
 var fuzzer = regexp.MustCompile(`(?m)^func (Fuzz\w+)\(`)
 
@@ -85,7 +82,7 @@ func find(t *testing.T) map[string][]string {
 	return out
 }
 
-var elapsed = regexp.MustCompile(`execs: (\d+)`)
+var execs = regexp.MustCompile(`execs: (\d+)`)
 
 func run(t *testing.T, binary, dir, pkg, name string, n int) {
 	if part := slow[filepath.Base(pkg)+"."+name]; part > 1 {
@@ -99,7 +96,7 @@ func run(t *testing.T, binary, dir, pkg, name string, n int) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	all := elapsed.FindAllSubmatch(out, -1)
+	all := execs.FindAllSubmatch(out, -1)
 	if len(all) == 0 || !bytes.Contains(out, []byte("PASS")) {
 		t.Fatalf("it does not tell what it did:\n%s", out)
 	}
