@@ -46,11 +46,11 @@ func (d *daemon) Create(ctx context.Context, n api.NewRoom) (api.Room, error) {
 	if n.Local != nil {
 		e.local = *n.Local
 	}
-	j, err := d.start(e)
+	j, err := d.start(ctx, e)
 	if err != nil {
 		return nil, err
 	}
-	return j.s, j.await(ctx, func(v session.View) bool { return v.State == session.Live })
+	return j.api(), j.await(ctx, func(v session.View) bool { return v.State == session.Live })
 }
 
 func policyOf(n api.NewRoom) (p room.Policy, err error) {
@@ -101,7 +101,7 @@ func (j *joined) await(ctx context.Context, ok func(session.View) bool) error {
 }
 
 // JoinLink is api.Backend.
-func (d *daemon) JoinLink(_ context.Context, link string, local bool) (api.Room, error) {
+func (d *daemon) JoinLink(ctx context.Context, link string, local bool) (api.Room, error) {
 	inv, err := invite.ParseLink(link)
 	if err != nil {
 		return nil, err
@@ -113,12 +113,12 @@ func (d *daemon) JoinLink(_ context.Context, link string, local bool) (api.Room,
 	if ad, ok := d.hall.find(e.id); ok {
 		e.hints = ad.hints
 	}
-	return d.join(e)
+	return d.join(ctx, e)
 }
 
 // JoinRoom is api.Backend.
-func (d *daemon) JoinRoom(_ context.Context, id room.ID, local bool) (api.Room, error) {
-	e, ok := d.storedRoom(id)
+func (d *daemon) JoinRoom(ctx context.Context, id room.ID, local bool) (api.Room, error) {
+	e, ok := d.storedRoom(ctx, id)
 	ad, listed := d.hall.find(id)
 	switch {
 	case ok:
@@ -130,15 +130,15 @@ func (d *daemon) JoinRoom(_ context.Context, id room.ID, local bool) (api.Room, 
 	default:
 		return nil, session.ErrUnknown
 	}
-	return d.join(e)
+	return d.join(ctx, e)
 }
 
-func (d *daemon) join(e entry) (api.Room, error) {
-	j, err := d.start(e)
+func (d *daemon) join(ctx context.Context, e entry) (api.Room, error) {
+	j, err := d.start(ctx, e)
 	if err != nil {
 		return nil, err
 	}
-	return j.s, nil
+	return j.api(), nil
 }
 
 // Room is api.Backend.
@@ -147,14 +147,14 @@ func (d *daemon) Room(id room.ID) (api.Room, bool) {
 	if j == nil {
 		return nil, false
 	}
-	return j.s, true
+	return j.api(), true
 }
 
 // Rooms is api.Backend.
 func (d *daemon) Rooms() []api.Room {
 	out := []api.Room{}
 	for _, j := range d.allRooms() {
-		out = append(out, j.s)
+		out = append(out, j.api())
 	}
 	return out
 }
@@ -259,11 +259,8 @@ func (d *daemon) Stats(id room.ID) api.Stats {
 	}
 	out.Gaps = lost
 	out.Uplink = api.Uplink{Frames: r.Up, Dropped: r.Dropped}
-	j.mu.Lock()
-	b := j.browser
-	j.mu.Unlock()
-	if b != nil {
-		out.Uplink.Reason = lastDrop(b.leg.Stats())
+	if leg := j.leg(); leg != nil {
+		out.Uplink.Reason = lastDrop(leg.Stats())
 	}
 	return out
 }

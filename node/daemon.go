@@ -45,21 +45,28 @@ type daemon struct {
 	rtc      *rtc.Engine
 	hall     *hallway
 
+	counts counts
+
 	mu       sync.Mutex // guards what follows
 	closing  bool
 	rooms    map[room.ID]*joined
+	starting map[room.ID]chan struct{} // closed when the start that goes on is over
 	order    []room.ID
 	profile  identity.Profile
+	unstored error // of the last write, nil when it went well
+	echoes   map[string]*rtc.Leg
+
+	watchMu  sync.Mutex // guards what follows; held while watchers are told
 	watchers map[int]func(string)
 	watchSeq int
-	echoes   map[string]*rtc.Leg
 }
 
 func (d *daemon) init(ctx context.Context) {
 	d.ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	d.rooms, d.watchers, d.echoes = map[room.ID]*joined{}, map[int]func(string){}, map[string]*rtc.Leg{}
+	d.rooms, d.starting, d.watchers, d.echoes = map[room.ID]*joined{}, map[room.ID]chan struct{}{}, map[int]func(string){}, map[string]*rtc.Leg{}
 	d.metrics = prometheus.NewRegistry()
 	d.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	d.counts.register(d.metrics, d)
 }
 
 func (d *daemon) metricsHandler() http.Handler {
@@ -68,29 +75,32 @@ func (d *daemon) metricsHandler() http.Handler {
 
 // changed tells the watchers that something of the daemon's own is new.
 func (d *daemon) changed(what string) {
-	d.mu.Lock()
-	fns := make([]func(string), 0, len(d.watchers))
+	d.watchMu.Lock()
+	defer d.watchMu.Unlock()
 	for _, fn := range d.watchers {
-		fns = append(fns, fn)
-	}
-	d.mu.Unlock()
-	for _, fn := range fns {
 		fn(what)
 	}
 }
 
 // Watch is api.Backend.
 func (d *daemon) Watch(fn func(string)) (cancel func()) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.watchMu.Lock()
+	defer d.watchMu.Unlock()
 	d.watchSeq++
 	id := d.watchSeq
 	d.watchers[id] = fn
 	return func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
+		d.watchMu.Lock()
+		defer d.watchMu.Unlock()
 		delete(d.watchers, id)
 	}
+}
+
+// watched tells whether anybody is to be told.
+func (d *daemon) watched() bool {
+	d.watchMu.Lock()
+	defer d.watchMu.Unlock()
+	return len(d.watchers) > 0
 }
 
 // Node is api.Backend.
@@ -104,24 +114,28 @@ func (d *daemon) Node() api.Node {
 
 var profileKey = store.Prefs.ChildString("profile")
 
+// loadProfile reads the stored profile; one without a name gets, and keeps, that of the settings.
 func (d *daemon) loadProfile() error {
-	b, err := d.store.Get(d.ctx, profileKey)
-	switch {
-	case errors.Is(err, ds.ErrNotFound) || errors.Is(err, store.ErrDamaged):
-		d.profile = identity.Profile{Name: d.cfg.Name}
-	case err != nil:
-		return err
-	default:
-		if err := json.Unmarshal(b, &d.profile); err != nil {
-			d.log.Warn("stored profile not read", "err", err)
-		}
-	}
-	if d.profile.Name == "" {
-		d.profile.Name = d.cfg.Name
-	}
-	if err := d.profile.Validate(); err != nil {
+	if err := (identity.Profile{Name: d.cfg.Name}).Validate(); err != nil {
 		return fmt.Errorf("%w: --name: %w", ErrUsage, err)
 	}
+	b, err := d.store.Get(d.ctx, profileKey)
+	if err == nil {
+		if err := errors.Join(json.Unmarshal(b, &d.profile), d.profile.Validate()); err != nil {
+			d.log.Error("the stored profile cannot be read", "err", err)
+			d.profile = identity.Profile{}
+		}
+	} else if !errors.Is(err, ds.ErrNotFound) && !errors.Is(err, store.ErrDamaged) {
+		return err
+	}
+	if d.profile.Name != "" || d.cfg.Name == "" {
+		return nil
+	}
+	d.profile.Name = d.cfg.Name
+	if b, err = json.Marshal(d.profile); err != nil {
+		return err
+	}
+	_ = d.save(profileKey, b) // the doctor tells; a full disk keeps nobody from talking
 	return nil
 }
 
@@ -142,7 +156,7 @@ func (d *daemon) Profile() api.Profile {
 }
 
 // SetProfile is api.Backend.
-func (d *daemon) SetProfile(ctx context.Context, in api.Profile) error {
+func (d *daemon) SetProfile(_ context.Context, in api.Profile) error {
 	p := identity.Profile{Name: strings.TrimSpace(in.Name), Headline: in.Headline, Bio: in.Bio, Languages: in.Languages}
 	if in.Avatar != "" {
 		_, data, ok := strings.Cut(in.Avatar, ";base64,")
@@ -159,7 +173,7 @@ func (d *daemon) SetProfile(ctx context.Context, in api.Profile) error {
 	if err != nil {
 		return err
 	}
-	if err := d.store.Put(ctx, profileKey, b); err != nil {
+	if err := d.save(profileKey, b); err != nil {
 		return err
 	}
 	d.mu.Lock()

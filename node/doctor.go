@@ -3,25 +3,72 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	ds "github.com/ipfs/go-datastore"
+
 	"balai/node/api"
+	"balai/node/store"
 	"balai/room/session"
 )
 
 // maxGoodSkew is how far the clock may be off before the doctor speaks.
 const maxGoodSkew = 90 * time.Second
 
+// doctorLook is how often the doctor looks whether anything is different, while somebody watches.
+const doctorLook = 2 * time.Second
+
 // Doctor is api.Backend.
 func (d *daemon) Doctor(ctx context.Context) []api.Finding {
-	out := []api.Finding{d.checkPeers(), d.checkCommunity(), d.checkReach(), d.checkClock(), d.checkStore(ctx)}
+	out := []api.Finding{d.checkPeers(), d.checkCommunity(), d.checkReach(), d.checkClock(), d.checkStore()}
+	out = append(out, d.checkDamage(ctx)...)
 	for _, j := range d.allRooms() {
 		if v := j.s.View(); v.State == session.Live {
 			out = append(out, j.checkPath(v), j.checkMicrophone(v))
 		}
 	}
 	return out
+}
+
+// watchHealth tells the watchers when a finding has changed, until ctx ends.
+func (d *daemon) watchHealth(ctx context.Context) {
+	t := time.NewTicker(doctorLook)
+	defer t.Stop()
+	var last []string
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if !d.watched() {
+			continue
+		}
+		now := headlines(d.Doctor(ctx))
+		if last != nil && !slices.Equal(last, now) {
+			d.changed(api.ChangedDoctor)
+		}
+		last = now
+	}
+}
+
+// headlines are what of the findings a person would call news: not the numbers in the small print.
+func headlines(all []api.Finding) []string {
+	out := make([]string, 0, len(all))
+	for _, f := range all {
+		out = append(out, f.Check+"\x00"+f.Status+"\x00"+f.Title)
+	}
+	return out
+}
+
+// count is n things in words.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 func finding(check, status, title, detail, action string) api.Finding {
@@ -34,14 +81,14 @@ func (d *daemon) checkPeers() api.Finding {
 		return finding("peers", "warn", "No other peer is connected",
 			"This daemon is up, but it reaches nobody.", "Open an invite link, or start with --bootstrap and the address of a community node.")
 	}
-	return finding("peers", "ok", fmt.Sprintf("%d peers are connected", n), "This daemon reaches others.", "")
+	return finding("peers", "ok", count(n, "One peer is connected", "peers are connected"), "This daemon reaches others.", "")
 }
 
 func (d *daemon) checkCommunity() api.Finding {
 	n := len(d.host.CommunityNodes())
 	switch {
 	case n > 0:
-		return finding("community", "ok", fmt.Sprintf("%d community nodes answer", n), "Rooms can be found and people can meet through them.", "")
+		return finding("community", "ok", count(n, "One community node answers", "community nodes answer"), "Rooms can be found and people can meet through them.", "")
 	case len(d.boot) > 0:
 		return finding("community", "warn", "No community node answers",
 			"The addresses given with --bootstrap are tried again and again.", "Check the address, and that UDP or TCP to it is not blocked.")
@@ -76,16 +123,46 @@ func (d *daemon) checkClock() api.Finding {
 		fmt.Sprintf("It is %s %s the others. Invites look expired and others do not see you.", skew.Abs().Round(time.Second), word), "Switch on automatic time in the system's settings.")
 }
 
-func (d *daemon) checkStore(ctx context.Context) api.Finding {
-	notes, err := d.store.Damage(ctx)
-	switch {
-	case err != nil:
-		return finding("storage", "fail", "The data folder cannot be read", err.Error(), "Check the disk and the folder's owner.")
-	case len(notes) > 0:
-		return finding("storage", "warn", fmt.Sprintf("%d stored values were damaged", len(notes)),
-			"They were put aside; your identity is safe.", "Check the disk.")
+// checkStore tells whether the last write went well.
+func (d *daemon) checkStore() api.Finding {
+	d.mu.Lock()
+	err := d.unstored
+	d.mu.Unlock()
+	if err != nil {
+		return finding("storage", "fail", "Nothing can be stored", "The last try: "+err.Error()+". You can go on talking; what is decided now may be forgotten at the next start.",
+			"Make space on the disk, or let this user write to "+d.cfg.Data+".")
 	}
-	return finding("storage", "ok", "The data folder is sound", "", "")
+	return finding("storage", "ok", "What is decided is stored", "", "")
+}
+
+// checkDamage tells what of the store was damaged, and which rooms suffer from it.
+func (d *daemon) checkDamage(ctx context.Context) (out []api.Finding) {
+	notes, err := d.store.Damage(ctx)
+	if err != nil {
+		out = append(out, finding("damage", "fail", "The data folder cannot be read", err.Error(), "Check the disk and the folder's owner."))
+	}
+	if len(notes) > 0 {
+		out = append(out, finding("damage", "warn", count(len(notes), "One stored value was damaged", "stored values were damaged"),
+			"They were put aside; your identity is safe.", "Check the disk."))
+	}
+	for _, n := range notes {
+		if id, ok := d.lostRoom(ctx, n.Key); ok {
+			out = append(out, finding("damage", "fail", "The record of a room is lost", "What was stored about room "+id+" was damaged.",
+				"Open its invite link again; if the room was yours and nobody else is in it, open a new one."))
+		}
+	}
+	return out
+}
+
+// lostRoom is the room of a damaged value that it cannot be taken up without, if nothing has replaced the value.
+func (d *daemon) lostRoom(ctx context.Context, key string) (id string, lost bool) {
+	k := ds.RawKey("/" + strings.TrimPrefix(key, "/"))
+	name := k.BaseNamespace()
+	if !store.Rooms.IsAncestorOf(k) || name != "genesis" && name != "meta" {
+		return "", false
+	}
+	_, err := d.store.Get(ctx, k)
+	return k.Parent().BaseNamespace(), err != nil
 }
 
 // checkPath explains how the audio of a room travels.
@@ -110,7 +187,7 @@ func (j *joined) checkPath(v session.View) api.Finding {
 	if len(slow) > 0 {
 		return finding("path", "warn", title+": over TCP", "UDP does not get through to "+strings.Join(slow, ", ")+"; audio may stutter.", "Allow UDP in the firewall.")
 	}
-	return finding("path", "ok", fmt.Sprintf("%s: direct links to %d people", title, len(r.Links)), "Sealed end to end; nobody is in between.", "")
+	return finding("path", "ok", title+": "+count(len(r.Links), "a direct link to one person", "direct links"), "Sealed end to end; nobody is in between.", "")
 }
 
 // checkMicrophone says why nobody hears me, when that is so.
@@ -125,5 +202,5 @@ func (j *joined) checkMicrophone(v session.View) api.Finding {
 	case !r.Leg:
 		return finding("microphone", "warn", title+": no page is connected", "It is on, but no browser sends sound.", "Open the room's page.")
 	}
-	return finding("microphone", "ok", title+": on", fmt.Sprintf("%d frames were sent, %d dropped.", r.Up, r.Dropped), "")
+	return finding("microphone", "ok", title+": on", fmt.Sprintf("Frames sent: %d, dropped: %d.", r.Up, r.Dropped), "")
 }

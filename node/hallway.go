@@ -1,9 +1,10 @@
 package node
 
 import (
+	"cmp"
 	"context"
-	"encoding/hex"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/protobuf/proto"
 
+	"balai/identity"
 	"balai/node/api"
 	"balai/node/p2p"
 	"balai/room"
@@ -21,14 +23,15 @@ import (
 )
 
 const (
-	lobbyTopic  = "balai/rooms/0" // one shard now
-	maxAd       = 2 << 10
-	maxListings = 1000
-	adSkew      = 90 * time.Second
-	maxAdTTL    = 90 * time.Second
-	hallSweep   = 5 * time.Second
-	skewSamples = 31
-	maxAdTags   = 8
+	lobbyTopic   = "balai/rooms/0" // one shard now
+	maxAd        = 2 << 10
+	maxListings  = 1000
+	maxPerSigner = 8 // rooms that one key lists
+	adSkew       = 90 * time.Second
+	maxAdTTL     = 90 * time.Second
+	hallSweep    = 5 * time.Second
+	maxAdTags    = 8
+	maxAdHints   = 2
 )
 
 // hallway keeps the rooms that the lobby tells of. Any goroutine.
@@ -37,10 +40,9 @@ type hallway struct {
 	topic *p2p.Topic
 	out   chan []byte
 
-	mu    sync.Mutex // guards what follows
-	ads   map[room.ID]*heardAd
-	mine  map[room.ID][]byte
-	skews []time.Duration
+	mu   sync.Mutex // guards what follows
+	ads  map[room.ID]*heardAd
+	mine map[room.ID][]byte
 }
 
 // heardAd is the newest ad of a room.
@@ -52,6 +54,7 @@ type heardAd struct {
 	signer peer.ID
 	issued time.Time
 	until  time.Time
+	ahead  time.Duration // of the signer's clock, as far as the ad tells
 	from   peer.ID
 }
 
@@ -63,25 +66,44 @@ func readAd(data []byte, now time.Time) (*heardAd, p2p.Verdict) {
 		return nil, p2p.Reject
 	}
 	signer, err := wire.Open(&signed, wire.DomainAd, &ad)
-	if err != nil || len(ad.Rendezvous) != 16 || len(ad.Name) > 200 || len(ad.Topic) > 400 || len(ad.Tags) > maxAdTags {
+	if err != nil || len(ad.Rendezvous) != len(room.Secret{}) || !decent(&ad) {
 		return nil, p2p.Reject
 	}
 	g, err := ledger.ParseGenesis(ad.Genesis)
+	if errors.Is(err, room.NeedsNewer) {
+		return nil, p2p.Ignore // for others it is right
+	}
 	if err != nil || g.Nonce != room.Secret(ad.Rendezvous).Nonce() {
 		return nil, p2p.Reject
 	}
 	a := &heardAd{ad: &ad, id: g.Room(), signer: signer, policy: g.Policy, issued: time.UnixMilli(ad.IssuedMs)}
 	a.until = a.issued.Add(min(time.Duration(ad.TtlS)*time.Second, maxAdTTL))
+	a.ahead = a.issued.Sub(now)
 	if a.host, err = hostPeer(g); err != nil {
 		return nil, p2p.Reject
 	}
 	if signer != a.host && !appointed(&ad, a) {
 		return nil, p2p.Reject
 	}
-	if now.After(a.until) || a.issued.After(now.Add(adSkew)) {
+	if now.After(a.until) || a.ahead > adSkew {
 		return nil, p2p.Ignore
 	}
 	return a, p2p.Accept
+}
+
+// decent tells whether what an ad says can be shown: of bounded length, and text that does not pretend.
+func decent(ad *wire.Ad) bool {
+	if len(ad.Name) > 200 || len(ad.Topic) > 400 || len(ad.Language) > identity.MaxLanguageBytes || len(ad.Tags) > maxAdTags || len(ad.StageNames) > maxAdTags {
+		return false
+	}
+	texts := append([]string{ad.Name, ad.Topic, ad.Language, ad.HostName}, ad.Tags...)
+	return !slices.ContainsFunc(append(texts, ad.StageNames...), func(s string) bool { return !plainLine(s) })
+}
+
+// plainLine tells whether s is one line of text by the rules of a profile: UTF-8, without control characters and changes
+// of writing direction.
+func plainLine(s string) bool {
+	return !strings.Contains(s, "\n") && identity.Profile{Bio: s}.Validate() == nil
 }
 
 // appointed tells whether a moderator's ad carries the host's appoint op for its signer.
@@ -96,12 +118,16 @@ func (d *daemon) openHallway() error {
 	d.hall = h
 	t, err := d.host.Lobby().Join(lobbyTopic, p2p.TopicConfig{
 		Validate: func(from peer.ID, data []byte) p2p.Verdict {
-			a, v := readAd(data, time.Now())
+			if from == d.key.ID() {
+				return p2p.Accept // publish has taken it
+			}
+			now := time.Now()
+			a, v := readAd(data, now)
 			if v == p2p.Accept {
 				a.from = from
-				h.take(a)
+				v = h.take(a, now)
 			}
-			return v
+			return d.counts.gossip(v)
 		},
 	})
 	if err != nil {
@@ -127,7 +153,9 @@ func (h *hallway) run() {
 		case <-t.C:
 			h.sweep(time.Now())
 			if n := h.d.host.Peers(); n != peers {
-				h.repeat(n > peers)
+				if n > peers {
+					h.repeat(time.Now())
+				}
 				peers = n
 				h.d.changed(api.ChangedNode)
 			}
@@ -143,20 +171,31 @@ func (h *hallway) send(b []byte) {
 	}
 }
 
-// repeat sends my ads again when new peers may not have heard them.
-func (h *hallway) repeat(more bool) {
-	if !more {
-		return
-	}
+// repeat tells my ads again, for new peers; signed anew, since gossip carries the same bytes only once.
+func (h *hallway) repeat(now time.Time) {
 	h.mu.Lock()
-	var all [][]byte
-	for _, b := range h.mine {
-		all = append(all, b)
-	}
+	mine := maps.Clone(h.mine)
 	h.mu.Unlock()
-	for _, b := range all {
-		h.send(b)
+	for id, b := range mine {
+		if again := h.reissue(b, now); again != nil {
+			h.publish(id, again)
+		}
 	}
+}
+
+// reissue is an ad of mine with the present time.
+func (h *hallway) reissue(b []byte, now time.Time) *wire.Signed {
+	var signed wire.Signed
+	var ad wire.Ad
+	if proto.Unmarshal(b, &signed) != nil {
+		return nil
+	}
+	if _, err := wire.Open(&signed, wire.DomainAd, &ad); err != nil {
+		return nil
+	}
+	ad.IssuedMs = now.UnixMilli()
+	ad.Seq = max(ad.Seq+1, uint64(ad.IssuedMs))
+	return wire.Sign(h.d.key, wire.DomainAd, &ad)
 }
 
 // publish lists a room of mine.
@@ -173,8 +212,10 @@ func (h *hallway) publish(id room.ID, ad *wire.Signed) {
 	case h.out <- b:
 	default:
 	}
-	if a, v := readAd(b, time.Now()); v == p2p.Accept {
-		h.take(a)
+	now := time.Now()
+	if a, v := readAd(b, now); v == p2p.Accept {
+		a.from = a.signer
+		h.take(a, now)
 	}
 }
 
@@ -188,35 +229,72 @@ func (h *hallway) withdraw(id room.ID) {
 	}
 }
 
-// take keeps the newest ad of a room; the host's beats a moderator's.
-func (h *hallway) take(a *heardAd) {
-	now := time.Now()
+// take keeps the newest ad of a room; the host's beats a moderator's. What it does not keep it does not pass on.
+func (h *hallway) take(a *heardAd, now time.Time) p2p.Verdict {
 	h.mu.Lock()
 	old := h.ads[a.id]
-	if old != nil && (old.ad.Seq > a.ad.Seq && old.signer == a.signer || old.signer == old.host && a.signer != a.host && now.Before(old.until)) ||
-		old == nil && len(h.ads) >= maxListings {
+	if !h.wanted(a, old, now) {
 		h.mu.Unlock()
-		return
+		return p2p.Ignore
 	}
 	h.ads[a.id] = a
-	if a.signer != h.d.key.ID() {
-		h.skews = append(h.skews, a.issued.Sub(now))
-		if len(h.skews) > skewSamples {
-			h.skews = h.skews[1:]
-		}
-	}
 	h.mu.Unlock()
-	if old == nil || describe(old) != describe(a) {
+	if old == nil || !old.looksLike(a) {
 		h.d.changed(api.ChangedHallway)
 	}
+	return p2p.Accept
 }
 
-// describe is what of an ad a person would see change.
-func describe(a *heardAd) string {
-	var b strings.Builder
-	b.WriteString(a.ad.Name + "\x00" + a.ad.Topic + "\x00" + a.ad.HostName + "\x00" + strings.Join(a.ad.StageNames, "\x00"))
-	b.WriteString(hex.EncodeToString([]byte{byte(a.ad.Stage), byte(a.ad.Audience), byte(a.ad.Audience >> 8)}))
-	return b.String()
+// wanted decides about an ad, and makes room for it. With mu held.
+func (h *hallway) wanted(a, old *heardAd, now time.Time) bool {
+	if a.signer == h.d.key.ID() && h.mine[a.id] == nil {
+		return false // an echo of a room that I left
+	}
+	if old != nil {
+		if old.signer == a.signer {
+			return a.ad.Seq > old.ad.Seq
+		}
+		return old.signer != old.host || a.signer == a.host || now.After(old.until)
+	}
+	n := 0
+	for _, b := range h.ads {
+		if b.signer == a.signer {
+			n++
+		}
+	}
+	return n < maxPerSigner && (len(h.ads) < maxListings || h.makeRoom(a.from))
+}
+
+// makeRoom forgets an ad of whoever has passed on the most, so that one peer's flood cannot push out what others tell.
+// It refuses when that is the newcomer's own peer. With mu held.
+func (h *hallway) makeRoom(from peer.ID) bool {
+	count := map[peer.ID]int{}
+	for _, a := range h.ads {
+		count[a.from]++
+	}
+	worst := from
+	for p, n := range count {
+		if n > count[worst] && p != h.d.key.ID() {
+			worst = p
+		}
+	}
+	if worst == from || count[worst] <= count[from]+1 {
+		return false
+	}
+	for id, a := range h.ads {
+		if a.from == worst {
+			delete(h.ads, id)
+			return true
+		}
+	}
+	return false
+}
+
+// looksLike tells whether a person would see no difference.
+func (a *heardAd) looksLike(b *heardAd) bool {
+	x, y := a.ad, b.ad
+	return x.Name == y.Name && x.Topic == y.Topic && x.HostName == y.HostName && x.Language == y.Language && x.Stage == y.Stage && x.Audience == y.Audience &&
+		slices.Equal(x.StageNames, y.StageNames) && slices.Equal(x.Tags, y.Tags)
 }
 
 func (h *hallway) sweep(now time.Time) {
@@ -237,55 +315,71 @@ func (h *hallway) sweep(now time.Time) {
 // find is how a room of the hallway is entered.
 func (h *hallway) find(id room.ID) (entry, bool) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	a := h.ads[id]
+	h.mu.Unlock()
 	if a == nil {
 		return entry{}, false
 	}
-	return entry{id: id, secret: room.Secret(a.ad.Rendezvous), hints: a.ad.Hints}, true
+	return entry{id: id, secret: room.Secret(a.ad.Rendezvous), hints: a.hints()}, true
 }
 
-// skew is how far other clocks are ahead of mine: the median of what ads said.
+// hints are the signer's own peer records: an ad sends nobody to a third person's address.
+func (a *heardAd) hints() (out [][]byte) {
+	for _, r := range a.ad.Hints[:min(len(a.ad.Hints), maxAdHints)] {
+		if p, _, ok := peerRecord(r); ok && p == a.signer {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// skew is how far other clocks are ahead of mine: the median of what ads said, one of each signer.
 func (h *hallway) skew() time.Duration {
+	bySigner := map[peer.ID]time.Duration{}
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.skews) < 3 {
+	for _, a := range h.ads {
+		if a.signer != h.d.key.ID() {
+			bySigner[a.signer] = a.ahead
+		}
+	}
+	h.mu.Unlock()
+	if len(bySigner) < 3 {
 		return 0
 	}
-	s := slices.Clone(h.skews)
-	slices.Sort(s)
+	s := slices.Sorted(maps.Values(bySigner))
 	return s[len(s)/2]
 }
 
-// listings are the rooms heard of, then mine that the lobby does not list.
+// listings are the rooms heard of, mine as I see them from inside.
 func (h *hallway) listings() []api.Listing {
-	out, seen := []api.Listing{}, map[room.ID]bool{}
+	out, at := []api.Listing{}, map[string]int{}
 	h.mu.Lock()
-	for id, a := range h.ads {
-		seen[id] = true
-		out = append(out, h.listing(a))
+	for _, a := range h.ads {
+		l := h.listing(a)
+		at[l.ID] = len(out)
+		out = append(out, l)
 	}
 	h.mu.Unlock()
+	over := map[string]bool{}
 	for _, j := range h.d.allRooms() {
 		v := j.s.View()
-		if v.State.Over() {
-			continue
-		}
-		if !seen[j.id] {
+		i, listed := at[v.ID]
+		switch {
+		case v.State.Over():
+			over[v.ID] = v.State == session.Ended
+		case !listed:
 			out = append(out, mineListing(v))
-			continue
-		}
-		for i := range out {
-			if out[i].ID == v.ID {
-				out[i].State, out[i].Source = v.State, "mine"
-			}
+		case v.State == session.Live:
+			issued := out[i].IssuedAt
+			out[i] = mineListing(v)
+			out[i].IssuedAt = issued
+		default:
+			out[i].State, out[i].Source = v.State, "mine"
 		}
 	}
+	out = slices.DeleteFunc(out, func(l api.Listing) bool { return over[l.ID] })
 	slices.SortFunc(out, func(a, b api.Listing) int {
-		if n := b.OnStage + b.Audience - a.OnStage - a.Audience; n != 0 {
-			return n
-		}
-		return strings.Compare(a.ID, b.ID)
+		return cmp.Or(b.OnStage+b.Audience-a.OnStage-a.Audience, strings.Compare(a.ID, b.ID))
 	})
 	return out
 }

@@ -2,32 +2,24 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	ds "github.com/ipfs/go-datastore"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"google.golang.org/protobuf/proto"
 
-	"balai/identity"
+	"balai/node/api"
 	"balai/node/p2p"
-	"balai/node/rtc"
-	"balai/node/store"
 	"balai/room"
 	"balai/room/invite"
 	"balai/room/session"
 	"balai/room/wire"
 )
 
-const (
-	publishQueue   = 64
-	publishTimeout = 5 * time.Second
-	closeTimeout   = 3 * time.Second
-)
+// goodbyeTime is how long a goodbye has to get on its way before the links close.
+const goodbyeTime = 200 * time.Millisecond
 
 // joined is one room of this daemon: its session, and the session's world.
 type joined struct {
@@ -36,36 +28,32 @@ type joined struct {
 	secret room.Secret
 	local  bool
 	inv    *invite.Invite
+	hints  [][]byte // records of the room's ad
 
-	s      *session.Session
-	flow   *flow
-	links  *linkKeeper
-	cancel context.CancelFunc
-	done   chan struct{}  // closed when the session and all of it have ended
-	wg     sync.WaitGroup // of the watchers of legs
-	out    chan outgoing
-	topics map[string]*p2p.Topic
+	s          *session.Session
+	flow       *flow
+	links      *linkKeeper
+	cancel     context.CancelFunc
+	done       chan struct{} // closed when the session and all of it have ended
+	out        chan outgoing
+	topics     map[string]*p2p.Topic
+	searches   atomic.Int32  // for people of the room, so far
+	recordsNew chan struct{} // a member's record changed
+	lost       bool          // what was stored of the room was damaged: it is kept for another try
+	answering  sync.Mutex    // one offer at a time
+	settled    chan struct{} // closed when the session is over and that is stored
+	leftErr    error         // why that is not stored; valid once settled
+	kept       bool          // over, but to be tried again at the next start; valid once settled
 
-	mu       sync.Mutex // guards what follows
-	records  map[peer.ID][]byte
-	private  map[peer.ID]bool // allowed private addresses on account of this room
-	browser  *browser
-	report   session.Report
-	register bool
-	hints    [][]byte // records of the room's ad
-}
-
-type outgoing struct {
-	topic string
-	data  []byte
-}
-
-// roomMeta is what is stored of a room besides its ledger.
-type roomMeta struct {
-	Secret []byte `json:"secret"`
-	Local  bool   `json:"local"`
-	Link   string `json:"link,omitempty"`
-	Left   bool   `json:"left,omitempty"`
+	mu            sync.Mutex     // guards what follows
+	over          bool           // no more legs
+	legs          sync.WaitGroup // of the watchers of legs
+	records       map[peer.ID]heldRecord
+	storedRecords map[string]uint64 // number of the record stored under a name
+	private       map[peer.ID]bool  // allowed private addresses on account of this room
+	browser       *browser
+	report        session.Report
+	register      bool
 }
 
 // entry is how a room is entered: opened now, by a link, from the hallway or from the store.
@@ -79,84 +67,159 @@ type entry struct {
 	fresh   bool // opened now
 }
 
-// start begins a room's session.
-func (d *daemon) start(e entry) (*joined, error) {
+// hold waits for other starts of the same room; one at a time makes or replaces its session.
+func (d *daemon) hold(ctx context.Context, id room.ID) (release func(), err error) {
+	for {
+		d.mu.Lock()
+		busy := d.starting[id]
+		if busy == nil {
+			mine := make(chan struct{})
+			d.starting[id] = mine
+			d.mu.Unlock()
+			return func() {
+				d.mu.Lock()
+				delete(d.starting, id)
+				d.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		d.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// newJoined is a room that nothing runs for yet.
+func newJoined(d *daemon, e entry) *joined {
+	j := &joined{
+		d: d, id: e.id, secret: e.secret, local: e.local, inv: e.invite, hints: e.hints, done: make(chan struct{}), out: make(chan outgoing, publishQueue),
+		records: map[peer.ID]heldRecord{}, storedRecords: map[string]uint64{}, recordsNew: make(chan struct{}, 1), settled: make(chan struct{}),
+		private: map[peer.ID]bool{}, topics: map[string]*p2p.Topic{},
+	}
+	j.links = newLinkKeeper(j)
+	return j
+}
+
+// start begins a room's session, or finds the one that lives.
+func (d *daemon) start(ctx context.Context, e entry) (*joined, error) {
+	release, err := d.hold(ctx, e.id)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	if old := d.joinedRoom(e.id); old != nil {
 		if !old.s.View().State.Over() {
 			return old, nil
 		}
 		old.close()
 	}
-	j := &joined{
-		d: d, id: e.id, secret: e.secret, local: e.local, inv: e.invite, hints: e.hints, done: make(chan struct{}), out: make(chan outgoing, publishQueue),
-		records: map[peer.ID][]byte{}, private: map[peer.ID]bool{}, topics: map[string]*p2p.Topic{},
-	}
+	j := newJoined(d, e)
 	cfg := session.Config{
 		Key: d.key, Room: e.id, Secret: e.secret, Profile: d.profileNow, Local: e.local, Invite: e.invite, Genesis: e.genesis, New: e.fresh, Ports: j, Log: d.log,
 	}
-	if err := j.load(&cfg); err != nil {
+	if err := j.prepare(&cfg); err != nil {
+		j.forbidPrivate()
 		return nil, err
 	}
-	if err := j.saveMeta(false); err != nil {
-		return nil, err
-	}
-	if e.fresh {
-		if err := j.saveRecord("genesis", e.genesis); err != nil {
-			return nil, err
+	if err := j.run(cfg); err != nil {
+		if e.fresh {
+			j.unsave()
 		}
+		return nil, err
 	}
-	return j, j.run(cfg)
+	return j, nil
 }
 
-// run starts the goroutines of a room; close ends them.
+// run starts the goroutines of a room; close ends them. On an error nothing of it is left.
 func (j *joined) run(cfg session.Config) error {
 	ctx, cancel := context.WithCancel(j.d.ctx)
 	j.cancel = cancel
 	j.s = session.New(cfg)
-	j.links = newLinkKeeper(j)
 	j.flow = newFlow(flowConfig{Sign: j.d.key.Sign, Report: j.takeReport, Log: j.d.log})
-	if err := j.openTopics(); err != nil {
-		cancel()
-		j.flow.Close()
-		close(j.done)
-		return err
+	err := j.openTopics()
+	if err == nil {
+		err = j.d.put(j)
 	}
-	if err := j.d.put(j); err != nil {
+	if err != nil {
 		cancel()
 		j.closeTopics()
 		j.flow.Close()
+		j.forbidPrivate()
 		close(j.done)
 		return err
 	}
 	go j.live(ctx)
-	j.d.changed("rooms")
+	j.d.changed(api.ChangedRooms)
 	return nil
 }
 
 // live runs the session and, after it, takes its world down.
 func (j *joined) live(ctx context.Context) {
 	defer close(j.done)
+	defer j.cancel()
 	var wg sync.WaitGroup
 	pump, stop := context.WithCancel(j.d.ctx)
+	defer stop()
 	wg.Go(func() { j.publishAll(pump) })
 	wg.Go(func() { j.links.run(pump) })
 	wg.Go(func() { j.keepRegistered(pump) })
+	wg.Go(func() { j.keepRecords(pump) })
 	j.s.Run(ctx)
-	j.drain()
-	j.Members(nil)
+	j.keepOrLeave()
+	j.dropLeg()
+	j.d.hall.withdraw(j.id)
+	rest(pump, goodbyeTime)
 	stop()
 	wg.Wait()
-	j.dropLeg()
+	j.Members(nil)
 	j.flow.Close()
 	j.closeTopics()
 	j.forbidPrivate()
-	if v := j.s.View(); v.State.Over() {
-		if err := j.saveMeta(true); err != nil {
-			j.d.log.Warn("room not stored as left", "err", err)
-		}
+	j.d.changed(api.ChangedHallway)
+}
+
+// keepOrLeave stores that the room was left, unless it only failed to be taken up again or the daemon stops.
+func (j *joined) keepOrLeave() {
+	defer close(j.settled)
+	v := j.s.View()
+	j.kept = v.State == session.Refused && (j.lost || v.Reason == room.Malformed.String())
+	if v.State.Over() && !j.kept {
+		j.leftErr = j.saveMeta(true)
 	}
-	j.d.hall.withdraw(j.id)
-	j.d.changed("hallway")
+}
+
+// rest waits for d, or until ctx ends.
+func rest(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// seated is a room as the API sees it: to leave is done when it is stored.
+type seated struct {
+	*session.Session
+	j *joined
+}
+
+func (j *joined) api() api.Room { return seated{j.s, j} }
+
+// Leave is api.Room.
+func (r seated) Leave(ctx context.Context) error {
+	if err := r.Session.Leave(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-r.j.settled:
+		return r.j.leftErr
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // close ends the session politely and waits for all of it.
@@ -165,228 +228,14 @@ func (j *joined) close() {
 	<-j.done
 }
 
-// drain waits a moment for the goodbye to be on its way.
-func (j *joined) drain() {
-	t := time.NewTimer(200 * time.Millisecond)
-	defer t.Stop()
-	<-t.C
-}
-
-// load reads what an earlier run stored.
-func (j *joined) load(cfg *session.Config) error {
-	entries, err := j.d.store.List(j.d.ctx, store.Rooms.ChildString(j.id.String()))
-	if err != nil && !errors.Is(err, store.ErrDamaged) {
-		return err
-	}
-	for _, e := range entries {
-		name := ds.RawKey(e.Key).BaseNamespace()
-		switch {
-		case strings.Contains(e.Key, "/ledger/"):
-			op := &wire.Signed{}
-			if proto.Unmarshal(e.Value, op) == nil {
-				cfg.Ops = append(cfg.Ops, op)
-			}
-		case name == "genesis" && cfg.Genesis == nil:
-			g := &wire.Signed{}
-			if proto.Unmarshal(e.Value, g) == nil {
-				cfg.Genesis = g
-			}
-		case name == "invites":
-			cfg.Issued = e.Value
-		case strings.Contains(e.Key, "/record/"):
-			j.Learn(e.Value, "")
-		}
-	}
-	return nil
-}
-
-func (j *joined) saveMeta(left bool) error {
-	m := roomMeta{Secret: j.secret[:], Local: j.local, Left: left}
-	if j.inv != nil {
-		m.Link = j.inv.Link()
-	}
-	b, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	return j.Save("meta", b)
-}
-
-func (j *joined) saveRecord(name string, m proto.Message) error {
-	b, err := proto.Marshal(m)
-	if err != nil {
-		return err
-	}
-	return j.Save(name, b)
-}
-
-// restore takes up the rooms that were not left.
-func (d *daemon) restore() error {
-	entries, err := d.store.List(d.ctx, store.Rooms)
-	if err != nil && !errors.Is(err, store.ErrDamaged) {
-		return err
-	}
-	for _, e := range entries {
-		key := ds.RawKey(e.Key)
-		if key.BaseNamespace() != "meta" {
-			continue
-		}
-		var m roomMeta
-		id, err := room.ParseID(key.Parent().BaseNamespace())
-		if err != nil || json.Unmarshal(e.Value, &m) != nil || m.Left || len(m.Secret) != 16 {
-			continue
-		}
-		if _, err := d.start(entryOf(id, m)); err != nil {
-			d.log.Warn("room not taken up", "room", id, "err", err)
-		}
-	}
-	return nil
-}
-
-func entryOf(id room.ID, m roomMeta) entry {
-	e := entry{id: id, secret: room.Secret(m.Secret), local: m.Local}
-	if m.Link != "" {
-		if inv, err := invite.ParseLink(m.Link); err == nil {
-			e.invite = inv
-		}
-	}
-	return e
-}
-
-// storedRoom reads how a room of an earlier time was entered.
-func (d *daemon) storedRoom(id room.ID) (entry, bool) {
-	b, err := d.store.Get(d.ctx, store.Rooms.ChildString(id.String()).ChildString("meta"))
-	var m roomMeta
-	if err != nil || json.Unmarshal(b, &m) != nil || len(m.Secret) != 16 {
-		return entry{}, false
-	}
-	return entryOf(id, m), true
-}
-
-// takeReport keeps the media path's last word and passes it on. The flow's goroutine.
-func (j *joined) takeReport(r session.Report) {
-	j.mu.Lock()
-	r.Leg = j.browser != nil
-	j.links.degrade(r.Links)
-	j.report = r
-	j.mu.Unlock()
-	j.s.Report(r)
-}
-
-func (j *joined) lastReport() session.Report {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.report
-}
-
-// answer makes a browser leg for this room in place of an older one; the microphone begins muted.
-func (j *joined) answer(ctx context.Context, offer string) (id, sdp string, err error) {
-	if v := j.s.View(); v.State != session.Live {
-		return "", "", session.ErrOver
-	}
-	if err := j.s.Mute(ctx, true); err != nil {
-		return "", "", err
-	}
-	end := j.flow.Attach()
-	leg, sdp, err := j.d.rtc.Answer(ctx, offer, rtc.LegConfig{Up: end.Up})
-	if err != nil {
-		end.Close()
-		return "", "", err
-	}
-	end.SetPlayer(leg)
-	j.seat(&browser{leg, end})
-	j.wg.Go(func() {
-		<-leg.Done()
-		j.unseat(leg.ID())
-		end.Close()
-	})
-	return leg.ID(), sdp, nil
-}
-
-// browser is a leg and the media path's end of it.
-type browser struct {
-	leg *rtc.Leg
-	end *flowLeg
-}
-
-// seat makes b the browser of this room; an older one ends.
-func (j *joined) seat(b *browser) {
-	j.mu.Lock()
-	old := j.browser
-	j.browser = b
-	j.mu.Unlock()
-	if old != nil {
-		old.leg.Close()
-	}
-	j.tellLeg()
-}
-
-// unseat forgets the leg of that id; it says whether there was one.
-func (j *joined) unseat(id string) bool {
-	j.mu.Lock()
-	b := j.browser
-	ours := b != nil && b.leg.ID() == id
-	if ours {
-		j.browser = nil
-	}
-	j.mu.Unlock()
-	if ours {
-		j.tellLeg()
-	}
-	return ours
-}
-
-// hangUp ends the leg of that id.
-func (j *joined) hangUp(id string) bool {
-	j.mu.Lock()
-	b := j.browser
-	j.mu.Unlock()
-	if b == nil || !j.unseat(id) {
-		return false
-	}
-	b.leg.Close()
-	return true
-}
-
-// tellLeg reports whether a leg is up without waiting for the media path.
-func (j *joined) tellLeg() {
-	j.mu.Lock()
-	j.report.Leg = j.browser != nil
-	r := j.report
-	j.mu.Unlock()
-	j.s.Report(r)
-}
-
-func (j *joined) dropLeg() {
-	j.mu.Lock()
-	b := j.browser
-	j.browser = nil
-	j.mu.Unlock()
-	if b != nil {
-		b.leg.Close()
-	}
-	j.wg.Wait()
-}
-
 // openTopics joins the two topics of the room among the members.
 func (j *joined) openTopics() error {
 	for _, name := range []string{session.OpsTopic, session.StageTopic} {
 		t, err := j.d.host.Members().Join(j.secret.Name(name), p2p.TopicConfig{
-			Peers: j.mayHear,
-			Validate: func(from peer.ID, data []byte) p2p.Verdict {
-				err := j.s.Gossip(name, from, data)
-				if err == nil {
-					return p2p.Accept
-				}
-				j.d.log.Debug("gossip not taken", "topic", name, "from", from, "err", err)
-				if errors.Is(err, session.ErrIgnore) {
-					return p2p.Ignore
-				}
-				return p2p.Reject
-			},
+			Peers:    j.mayHear,
+			Validate: func(from peer.ID, data []byte) p2p.Verdict { return j.d.counts.gossip(j.judge(name, from, data)) },
 		})
 		if err != nil {
-			j.closeTopics()
 			return fmt.Errorf("gossip of the room: %w", err)
 		}
 		j.topics[name] = t
@@ -394,13 +243,24 @@ func (j *joined) openTopics() error {
 	return nil
 }
 
+// judge asks the session about a message.
+func (j *joined) judge(topic string, from peer.ID, data []byte) p2p.Verdict {
+	err := j.s.Gossip(topic, from, data)
+	if err == nil {
+		return p2p.Accept
+	}
+	j.d.log.Debug("gossip not taken", "topic", topic, "from", from, "err", err)
+	if errors.Is(err, session.ErrIgnore) {
+		return p2p.Ignore
+	}
+	return p2p.Reject
+}
+
 func (j *joined) closeTopics() {
 	for _, t := range j.topics {
-		_ = t.Close()
+		_ = t.Close() // nothing is lost: the room is over
 	}
 }
 
 // mayHear is the per-topic filter: members of this room, whatever other rooms they are in.
 func (j *joined) mayHear(p peer.ID) bool { return p == j.d.key.ID() || j.links.isMember(p) }
-
-func shortKey(p peer.ID) string { b := identity.ShortID(p); return fmt.Sprintf("%x", b) }

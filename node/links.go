@@ -75,6 +75,7 @@ func (k *linkKeeper) want(peers, dial []peer.ID, sources []*wire.Signed) {
 		if !slices.Contains(peers, p) {
 			if w.link != nil {
 				drop = append(drop, w.link)
+				w.link = nil
 			}
 			delete(k.peers, p)
 		}
@@ -89,7 +90,7 @@ func (k *linkKeeper) want(peers, dial []peer.ID, sources []*wire.Signed) {
 	}
 	k.mu.Unlock()
 	for _, l := range drop {
-		k.drop(l)
+		k.wg.Go(func() { k.drop(l) })
 	}
 	select {
 	case k.poke <- struct{}{}:
@@ -131,21 +132,18 @@ func (k *linkKeeper) call(ctx context.Context, now time.Time) {
 		}
 		w.dialing = true
 		sources := k.sources
-		k.wg.Go(func() { k.open(ctx, p, sources) })
+		k.wg.Go(func() { k.open(ctx, p, w, sources) })
 	}
 }
 
-func (k *linkKeeper) open(ctx context.Context, p peer.ID, sources []*wire.Signed) {
+func (k *linkKeeper) open(ctx context.Context, p peer.ID, w *wanted, sources []*wire.Signed) {
 	ctx, cancel := context.WithTimeout(ctx, linkTimeout)
 	defer cancel()
 	l, err := k.j.d.host.OpenLink(ctx, p, k.j.id, k.config(sources))
 	k.mu.Lock()
-	w := k.peers[p]
-	if w != nil {
-		w.dialing = false
-		if err != nil {
-			w.next, w.pause = time.Now().Add(w.pause), min(2*w.pause, linkMaxPause)
-		}
+	w.dialing = false
+	if err != nil {
+		w.next, w.pause = time.Now().Add(w.pause), min(2*w.pause, linkMaxPause)
 	}
 	k.mu.Unlock()
 	if err != nil {
@@ -186,10 +184,29 @@ func (k *linkKeeper) add(l *p2p.Link) {
 	w.link, w.pause = l, linkPause
 	k.mu.Unlock()
 	k.j.flow.AddLink(l)
-	k.j.s.Meet(l.Remote(), l.Sources())
+	k.mu.Lock()
+	gone := w.link != l // it ended, or nobody wants it any more, before the flow had it
+	k.mu.Unlock()
+	if gone {
+		k.drop(l)
+	} else {
+		k.j.s.Meet(l.Remote(), l.Sources())
+	}
 	if old != nil {
 		k.drop(old)
 	}
+}
+
+// count is how many links are open.
+func (k *linkKeeper) count() (n int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, w := range k.peers {
+		if w.link != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // gone forgets a link that has ended; it is opened again.
@@ -224,8 +241,8 @@ func (k *linkKeeper) closeAll() {
 		}
 	}
 	k.mu.Unlock()
-	for _, l := range all {
-		k.drop(l)
+	for _, l := range all { // at once: a goodbye to a dead peer takes its time
+		k.wg.Go(func() { k.drop(l) })
 	}
 	k.wg.Wait()
 }

@@ -123,7 +123,8 @@ func newDaemon(ctx context.Context, cfg Config) (d *daemon, err error) {
 		return d, err
 	}
 	d.handleStreams()
-	return d, d.restore()
+	d.wg.Go(func() { d.watchHealth(d.ctx) })
+	return d, d.restore(ctx)
 }
 
 // addresses reads the multiaddrs of the settings.

@@ -3,13 +3,13 @@ package node
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	ma "github.com/multiformats/go-multiaddr"
 
-	"balai/identity"
 	"balai/node/store"
 	"balai/room/invite"
 	"balai/room/session"
@@ -20,12 +20,17 @@ import (
 var _ session.Ports = (*joined)(nil)
 
 const (
-	findTimeout    = 6 * time.Second
-	registerPeriod = time.Hour
-	registerLook   = 2 * time.Second
-	maxRecords     = 1024
-	maxHints       = 2
+	publishQueue   = 64
+	publishTimeout = 5 * time.Second
+	goodbyeTimeout = time.Second // for all that is left at the end
+	maxHints       = 2           // addresses that an invite carries
 )
+
+// outgoing is one message that waits for its topic.
+type outgoing struct {
+	topic string
+	data  []byte
+}
 
 // Publish is session.Ports.
 func (j *joined) Publish(topic string, sealed []byte) {
@@ -36,23 +41,24 @@ func (j *joined) Publish(topic string, sealed []byte) {
 	}
 }
 
-// publishAll sends what waits until ctx ends, then what is left.
+// publishAll sends what waits until ctx ends, then what is left: goodbyes.
 func (j *joined) publishAll(ctx context.Context) {
-	for {
+	for ctx.Err() == nil {
 		select {
 		case o := <-j.out:
-			j.publishOne(o)
+			j.publishOne(ctx, o)
 		case <-ctx.Done():
-			for len(j.out) > 0 {
-				j.publishOne(<-j.out)
-			}
-			return
 		}
+	}
+	last, cancel := context.WithTimeout(j.d.ctx, goodbyeTimeout)
+	defer cancel()
+	for len(j.out) > 0 {
+		j.publishOne(last, <-j.out)
 	}
 }
 
-func (j *joined) publishOne(o outgoing) {
-	ctx, cancel := context.WithTimeout(j.d.ctx, publishTimeout)
+func (j *joined) publishOne(ctx context.Context, o outgoing) {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	if err := j.topics[o.topic].Publish(ctx, o.data); err != nil {
 		j.d.log.Debug("not published", "topic", o.topic, "err", err)
@@ -63,6 +69,9 @@ func (j *joined) publishOne(o outgoing) {
 func (j *joined) Members(peers []peer.ID) {
 	j.links.setMembers(peers)
 	j.d.host.SetMembers(j.id.String(), peers)
+	if len(peers) > 0 {
+		j.forgetStrangers()
+	}
 }
 
 // Links is session.Ports.
@@ -88,101 +97,55 @@ func (j *joined) Open(ctx context.Context, p peer.ID, proto string) (session.Str
 // Record is session.Ports.
 func (j *joined) Record() []byte { return j.d.host.Record() }
 
-// RecordOf is session.Ports.
-func (j *joined) RecordOf(p peer.ID) []byte {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.records[p]
-}
-
-// Learn is session.Ports.
-func (j *joined) Learn(record []byte, from peer.ID) peer.ID {
-	p, err := j.d.host.Learn(record, from, j.local || j.d.host.OnLAN(from))
-	if err != nil {
-		j.d.log.Debug("peer record refused", "from", from, "err", err)
-		return ""
-	}
-	if j.local {
-		j.allowPrivate(p)
-	}
-	j.mu.Lock()
-	known := len(j.records) < maxRecords
-	if known {
-		j.records[p] = record
-	}
-	j.mu.Unlock()
-	if known && from != "" {
-		if err := j.Save("record/"+shortKey(p), record); err != nil {
-			j.d.log.Debug("peer record not stored", "err", err)
-		}
-	}
-	return p
-}
-
-func (j *joined) allowPrivate(p peer.ID) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if !j.private[p] {
-		j.private[p] = true
-		j.d.host.AllowPrivate(p)
-	}
-}
-
-func (j *joined) forbidPrivate() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for p := range j.private {
-		j.d.host.ForbidPrivate(p)
-	}
-	clear(j.private)
-}
-
-// Save is session.Ports.
+// Save is session.Ports. A failure is also the doctor's to tell, until something is stored again.
 func (j *joined) Save(name string, data []byte) error {
-	ctx := j.d.ctx
-	base := store.Rooms.ChildString(j.id.String())
-	key := base.ChildString(name)
-	if rest, ok := cutOp(name); ok {
+	key := store.Rooms.ChildString(j.id.String()).ChildString(name)
+	if rest, ok := strings.CutPrefix(name, "op/"); ok {
 		key = store.Ledger(j.id.String()).ChildString(rest)
 	}
-	if data == nil {
-		return j.d.store.Delete(ctx, key)
-	}
-	return j.d.store.Put(ctx, key, data)
-}
-
-func cutOp(name string) (string, bool) {
-	const prefix = "op/"
-	if len(name) > len(prefix) && name[:len(prefix)] == prefix {
-		return name[len(prefix):], true
-	}
-	return "", false
+	return j.d.save(key, data)
 }
 
 // Hints is session.Ports: where I am, and a community node that both sides can reach.
 func (j *joined) Hints() []invite.Hint {
-	var own, community []invite.Hint
-	for _, a := range j.d.host.Addrs() {
-		if h, err := invite.ParseHint(a.String(), invite.HintMember); err == nil && (j.local || !isPrivate(a)) {
-			own = append(own, h)
+	return hintsOf(j.d.host.Addrs(), j.d.boot, j.d.host.CommunityNodes(), j.local)
+}
+
+// hintsOf chooses from own addresses and from those typed of the nodes that answer. A daemon without an address that
+// others may dial names the relay that holds its circuit.
+func hintsOf(addrs []ma.Multiaddr, boot []peer.AddrInfo, nodes []peer.ID, private bool) []invite.Hint {
+	var own, circuits, community []invite.Hint
+	add := func(to *[]invite.Hint, a ma.Multiaddr, kind invite.HintKind) {
+		if h, err := invite.ParseHint(a.String(), kind); err == nil && (private || !isPrivate(a)) {
+			*to = append(*to, h)
 		}
 	}
-	nodes := j.d.host.CommunityNodes()
-	for _, b := range j.d.boot {
-		if !slices.Contains(nodes, b.ID) {
+	for _, a := range addrs {
+		relay, rest := ma.SplitFunc(a, func(c ma.Component) bool { return c.Protocol().Code == ma.P_CIRCUIT })
+		if len(rest) == 0 {
+			add(&own, a, invite.HintMember)
 			continue
 		}
+		kind := invite.HintCircuit
+		if _, id := peer.SplitAddr(relay); slices.Contains(nodes, id) {
+			kind = invite.HintBoth
+		}
+		add(&circuits, relay, kind)
+	}
+	for _, b := range boot {
 		for _, a := range b.Addrs {
-			full := a.String() + "/p2p/" + b.ID.String()
-			if h, err := invite.ParseHint(full, invite.HintRendezvous); err == nil && (j.local || !isPrivate(a)) {
-				community = append(community, h)
+			if slices.Contains(nodes, b.ID) {
+				add(&community, a.Encapsulate(ma.StringCast("/p2p/"+b.ID.String())), invite.HintRendezvous)
 			}
 		}
 	}
-	own, community = invite.MergeHints(own), invite.MergeHints(community)
+	own, circuits, community = invite.MergeHints(own), invite.MergeHints(circuits), invite.MergeHints(community)
+	if len(own) == 0 {
+		own = circuits
+	}
 	slices.SortStableFunc(own, byReach)
-	out := own[:min(len(own), 1)]
-	out = append(out[:len(out):len(out)], community[:min(len(community), maxHints-len(out))]...)
+	out := slices.Clone(own[:min(len(own), 1)])
+	out = append(out, community[:min(len(community), maxHints-len(out))]...)
 	if len(out) < maxHints && len(own) > 1 {
 		out = append(out, own[1])
 	}
@@ -209,131 +172,4 @@ func byReach(a, b invite.Hint) int {
 func isPrivate(a ma.Multiaddr) bool {
 	ip, ok := hostOf(a)
 	return ok && (ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() || ip.IsUnspecified())
-}
-
-// Candidates is session.Ports: first whom the link names, then whom community nodes and earlier meetings know.
-func (j *joined) Candidates(ctx context.Context) []peer.ID {
-	ctx, cancel := context.WithTimeout(ctx, findTimeout)
-	defer cancel()
-	var out []peer.ID
-	add := func(p peer.ID) {
-		if p != "" && p != j.d.key.ID() && !slices.Contains(out, p) {
-			out = append(out, p)
-		}
-	}
-	for _, r := range j.hints {
-		add(j.Learn(r, ""))
-	}
-	if j.inv != nil {
-		for _, h := range j.inv.Hints {
-			add(j.followHint(ctx, h))
-		}
-	}
-	for _, p := range j.discover(ctx) {
-		add(p)
-	}
-	j.mu.Lock()
-	for p := range j.records {
-		add(p)
-	}
-	j.mu.Unlock()
-	return out
-}
-
-// followHint learns the addresses of a hint; a member is a candidate, a rendezvous point is connected to.
-func (j *joined) followHint(ctx context.Context, h invite.Hint) peer.ID {
-	key := h.Peer
-	if key == nil {
-		key = j.inv.Issuer()
-	}
-	p, err := identity.PeerOf(key)
-	if err != nil {
-		return ""
-	}
-	info := peer.AddrInfo{ID: p}
-	for _, s := range h.Addrs() {
-		if a, err := ma.NewMultiaddr(s); err == nil {
-			a, _ = peer.SplitAddr(a)
-			info.Addrs = append(info.Addrs, a)
-		}
-	}
-	if j.local {
-		j.allowPrivate(p)
-	}
-	if err := j.d.host.Connect(ctx, info, false); err != nil {
-		j.d.log.Debug("hint not reached", "peer", p, "err", err)
-		if h.Kind == invite.HintMember {
-			return p
-		}
-		return ""
-	}
-	if h.Kind == invite.HintMember {
-		return p
-	}
-	return ""
-}
-
-// discover asks the community nodes who is in the room.
-func (j *joined) discover(ctx context.Context) (out []peer.ID) {
-	name := j.pointName(time.Now())
-	for _, point := range j.d.host.CommunityNodes() {
-		records, err := j.d.host.Rendezvous().Discover(ctx, point, name)
-		if err != nil {
-			j.d.log.Debug("rendezvous point did not answer", "point", point, "err", err)
-			continue
-		}
-		for _, r := range records {
-			if p := j.Learn(r, point); p != "" {
-				out = append(out, p)
-			}
-		}
-	}
-	return out
-}
-
-func (j *joined) pointName(now time.Time) string { return j.secret.PublicName("rendezvous", now) }
-
-// Listed is session.Ports.
-func (j *joined) Listed(ad *wire.Signed, register bool) {
-	j.mu.Lock()
-	j.register = register
-	j.mu.Unlock()
-	if ad != nil {
-		j.d.hall.publish(j.id, ad)
-	}
-}
-
-// keepRegistered registers the room at every community node while the session wants it.
-func (j *joined) keepRegistered(ctx context.Context) {
-	type at struct {
-		name string
-		when time.Time
-	}
-	done := map[peer.ID]at{}
-	t := time.NewTicker(registerLook)
-	defer t.Stop()
-	for ctx.Err() == nil {
-		j.mu.Lock()
-		want := j.register
-		j.mu.Unlock()
-		now := time.Now()
-		name := j.pointName(now)
-		for _, point := range j.d.host.CommunityNodes() {
-			if last := done[point]; !want || last.name == name && now.Sub(last.when) < registerPeriod {
-				continue
-			}
-			if err := j.d.host.Rendezvous().Register(ctx, point, name); err == nil {
-				done[point] = at{name, now}
-			}
-		}
-		select {
-		case <-ctx.Done():
-		case <-t.C:
-		}
-	}
-	ctx, cancel := context.WithTimeout(j.d.ctx, time.Second)
-	defer cancel()
-	for point, last := range done {
-		_ = j.d.host.Rendezvous().Unregister(ctx, point, last.name)
-	}
 }
