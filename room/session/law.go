@@ -141,7 +141,7 @@ func (s *Session) afterLedger(now time.Time) {
 	}
 	s.answerKnocks()
 	s.gate(now)
-	s.tellMembers(old)
+	s.tellMembers(old, now)
 }
 
 // followRemovals cuts who is a member no more and asks for a new epoch.
@@ -197,9 +197,15 @@ func (s *Session) gate(now time.Time) {
 	s.cfg.Ports.Members(slices.Compact(peers))
 }
 
+// introduce is how soon a newcomer hears of me.
+const introduce = 500 * time.Millisecond
+
 // tellMembers sends an event for each member whose entry changed.
-func (s *Session) tellMembers(old *room.State) {
+func (s *Session) tellMembers(old *room.State, now time.Time) {
 	for p, m := range s.state.Members {
+		if _, was := old.Members[p]; !was && s.due.presence.After(now.Add(introduce)) {
+			s.due.presence = now.Add(introduce)
+		}
 		if o, was := old.Members[p]; !was || o.Role != m.Role || o.OnStage != m.OnStage || o.Muted != m.Muted {
 			v := s.memberView(p)
 			s.emit(Event{Kind: EventMember, Member: &v})
@@ -214,6 +220,9 @@ func (s *Session) act(kind room.Kind, target peer.ID, reason string) error {
 	}
 	if !s.state.May(s.me, kind, target) {
 		return ErrForbidden
+	}
+	if !s.flood.allow(s.me, decisions, time.Now()) {
+		return fmt.Errorf("at most %v decisions a minute: %w", 60*rates[decisions].second, room.RateLimited)
 	}
 	op := room.Op{Kind: kind, Reason: reason}
 	if target != "" {

@@ -47,7 +47,8 @@ type Ports interface {
 	Media(m Media)
 	// Open opens a control stream to a peer whose addresses are known.
 	Open(ctx context.Context, p peer.ID, protocol string) (Stream, error)
-	// Candidates finds peers of this room that may admit or tell: hints, rendezvous, lobby, remembered.
+	// Candidates finds peers of this room that may admit or tell: hints, rendezvous, lobby, remembered. It ends
+	// with ctx.
 	Candidates(ctx context.Context) []peer.ID
 	// Record is this host's own signed peer record, Learn takes another's.
 	Record() []byte

@@ -35,7 +35,9 @@ const (
 type presence struct {
 	seen       time.Time
 	said       time.Time // its own last presence came then
-	timeMs     int64
+	timeMs     int64     // of its last presence
+	beatMs     int64     // of its last beat
+	reactMs    int64     // of its last reaction
 	seq        uint64
 	instance   string
 	name       string
@@ -122,7 +124,7 @@ func (s *Session) gone(p peer.ID, now time.Time) {
 // forget drops a member; what it said before does not bring it back.
 func (s *Session) forget(p peer.ID) {
 	if l := s.live[p]; l != nil {
-		s.past[p] = max(s.past[p], l.timeMs)
+		s.past[p] = max(s.past[p], l.timeMs, l.beatMs)
 	}
 	delete(s.live, p)
 	delete(s.asked, p)
@@ -282,6 +284,12 @@ func (s *Session) gotBeat(p peer.ID, signed *wire.Signed, b *wire.Beat, now time
 	if !slices.Contains(ranked, p) || b.TimeMs <= s.past[p] {
 		return
 	}
+	if l := s.live[p]; l != nil {
+		if b.TimeMs <= l.beatMs {
+			return // again, or overtaken
+		}
+		l.beatMs = b.TimeMs
+	}
 	s.chair.Heard(p, now)
 	if len(b.EpochId) == 16 {
 		s.adoptStep(room.EpochID(b.EpochId), b.Step, now)
@@ -289,7 +297,7 @@ func (s *Session) gotBeat(p peer.ID, signed *wire.Signed, b *wire.Beat, now time
 	if chair, _, _ := s.chair.Current(ranked, s.me, now); chair != p {
 		return
 	}
-	s.touch(p, now)
+	s.touch(p, now).beatMs = b.TimeMs
 	s.beat.mine, s.beat.term = false, b.Term
 	if b.Seq <= max(s.beat.seq, s.age(now))+leapLimit {
 		s.beat.seq = max(s.beat.seq, b.Seq)

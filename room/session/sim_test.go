@@ -281,6 +281,35 @@ func TestHands(t *testing.T) {
 	})
 }
 
+// The queue outlives the chair: hands raised before and after a restart of the host stand in their order.
+func TestHandsOverARestart(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(0, 3)
+		w.after(2 * time.Minute)
+		ctx := context.Background()
+		raise := func(p *soul, n int) {
+			t.Helper()
+			if err := p.s.RaiseHand(ctx, true); err != nil {
+				t.Fatal(err)
+			}
+			w.until("the hand", func() bool { return len(mod.view().Hands) == n && len(host.view().Hands) == n })
+		}
+		raise(l[0], 1)
+		host.restart()
+		w.settle(append([]*soul{host, mod}, l...)...)
+		w.after(3 * time.Second)
+		raise(l[1], 2)
+		for _, p := range []*soul{host, mod, l[2]} {
+			if h := p.view().Hands; len(h) != 2 || h[0] != l[0].id.String() {
+				t.Errorf("%s sees %v", p.name, h)
+			}
+		}
+		mod.act(room.Lower, l[0])
+		w.until("it to be lowered", func() bool { return len(host.view().Hands) == 1 && !l[0].view().Me.Hand })
+		raise(l[0], 2)
+	})
+}
+
 // A moderator's mute closes the microphone and holds; what she lifts leaves it closed.
 func TestMute(t *testing.T) {
 	simulate(t, seeds, func(t *testing.T, w *world) {
@@ -347,6 +376,9 @@ func TestKick(t *testing.T) {
 					t.Fatal("her old keys open what was said after the new epoch")
 				}
 			}
+		}
+		if n := host.view().Epoch.N; n != before+1 {
+			t.Errorf("one kick, and the epoch goes from %d to %d", before, n)
 		}
 		if slices.Contains(host.links, out.id) {
 			t.Error("a link to her is still wanted")

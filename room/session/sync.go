@@ -167,7 +167,7 @@ func (s *Session) takeReply(rep *wire.LedgerReply, from peer.ID, now time.Time) 
 	if s.phase.Over() {
 		return
 	}
-	news := s.addOps(rep.Ops, now)
+	news := s.addOps(s.atPace(rep.Ops, now), now)
 	if s.phase.Over() {
 		return
 	}
@@ -181,6 +181,24 @@ func (s *Session) takeReply(rep *wire.LedgerReply, from peer.ID, now time.Time) 
 	if rep.More && news {
 		s.fetchNow(from, now)
 	}
+}
+
+// atPace leaves out what an authority has written beyond the pace that it is allowed; it is fetched later. Who
+// enters takes all: that is history.
+func (s *Session) atPace(ops []*wire.Signed, now time.Time) []*wire.Signed {
+	if s.phase != Live {
+		return ops
+	}
+	for i, signed := range ops {
+		if _, held := s.ledger.Get(ledgerID(signed)); held {
+			continue
+		}
+		op, _, err := ledger.ParseOp(signed)
+		if err == nil && !s.flood.allow(op.Author, backlogs, now) {
+			return ops[:i]
+		}
+	}
+	return ops
 }
 
 // compareHeads asks p when it holds ops that I do not: later ones, or another branch.

@@ -3,6 +3,7 @@ package session
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -106,8 +107,11 @@ func (s *Session) gotChat(p peer.ID, m *wire.Chat, _ time.Time) {
 }
 
 func (s *Session) addLine(p peer.ID, m *wire.Chat) Line {
-	id := identity.RecordID(wire.DomainChat, fmt.Appendf(nil, "%s/%d", p, m.Seq))
+	id := identity.RecordID(wire.DomainChat, fmt.Appendf(nil, "%s/%d/%d", p, m.Seq, m.TimeMs))
 	l := Line{ID: hex.EncodeToString(id[:8]), PeerID: p.String(), Name: s.nameOf(p), Text: m.Text, At: time.UnixMilli(m.TimeMs).UTC()}
+	if slices.ContainsFunc(s.chat, func(o Line) bool { return o.ID == l.ID }) {
+		return l // said again
+	}
 	s.chat = append(s.chat, l)
 	if len(s.chat) > maxLines {
 		s.chat = s.chat[len(s.chat)-maxLines:]
@@ -133,7 +137,11 @@ func (s *Session) react(kind int) error {
 }
 
 func (s *Session) gotReaction(p peer.ID, m *wire.Reaction, _ time.Time) {
-	if m.Kind >= 1 && m.Kind <= 6 {
+	l := s.live[p]
+	if s.phase != Live || l == nil || m.TimeMs <= l.reactMs && p != s.me {
+		return // again, or overtaken
+	}
+	if l.reactMs = m.TimeMs; m.Kind >= 1 && m.Kind <= 6 {
 		s.emit(Event{Kind: EventReaction, Reaction: &ReactionEvent{PeerID: p.String(), Kind: int(m.Kind)}})
 	}
 }

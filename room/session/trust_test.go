@@ -309,11 +309,128 @@ func TestSecondDevice(t *testing.T) {
 		clear(twin.disk)
 		twin.enter(link)
 		w.until("the second to be refused", func() bool { return twin.view().State.Over() })
-		if twin.reason() != "second_device" || l[0].view().State != Live {
+		if twin.reason() != "second_device" || l[0].view().State != Live || twin.disk["genesis"] != nil {
 			t.Errorf("by a link: the second %s, the first %s", twin.reason(), l[0].reason())
 		}
 		w.after(10 * time.Second)
 		w.settle(host, mod, l[0])
+	})
+}
+
+// That somebody is out is believed of authorities, or for an op that they signed; not of a member.
+func TestFalseRemoval(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(3, 0)
+		eve, ana, ben := l[0], l[1], l[2]
+		var old *wire.Signed
+		host.in(func(s *Session) { ops, _ := s.ledger.Since(nil, 1); old = ops[0] })
+		eve.serve = func(kind string, st *pipe) bool {
+			if kind != LedgerProtocol {
+				return false
+			}
+			_ = st.Read(&wire.LedgerRequest{})
+			forged := wire.Sign(eve.key, wire.DomainOp, &wire.Op{
+				Room: eve.room[:], Seq: 1, Prev: make([]byte, 32), Grant: make([]byte, 32), Kind: uint32(room.Kick), Targets: [][]byte{[]byte(st.Remote())},
+			})
+			_ = st.Write(&wire.LedgerReply{Refused: uint32(room.Removed), Ops: []*wire.Signed{forged, old}})
+			w.after(time.Second)
+			return true
+		}
+		ana.in(func(s *Session) { s.fetchFrom(eve.id) })
+		w.after(5 * time.Second)
+		ben.hints, ben.known = []peer.ID{eve.id}, map[peer.ID]bool{eve.id: true, mod.id: true}
+		ben.restart()
+		w.settle(host, mod, ana, ben)
+
+		// A member who tells the truth shows the op.
+		eve.serve = nil
+		ben.hints, ben.known = []peer.ID{ana.id}, map[peer.ID]bool{ana.id: true}
+		ben.halt()
+		host.act(room.Kick, ben)
+		w.settle(host, mod, ana, eve)
+		host.halt()
+		mod.halt()
+		ben.restart()
+		w.until("the truth", func() bool { return ben.view().State.Over() })
+		if ben.reason() != "removed" {
+			t.Error(ben.reason())
+		}
+	})
+}
+
+// Who died in silence is not kept alive by what the others tell each other.
+func TestNoGhosts(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(3, 0)
+		w.part(l[0])
+		l[0].halt()
+		w.heal()
+		for i := range 8 {
+			w.after(4 * time.Second)
+			l[1+i%2].restart()
+		}
+		w.after(5 * time.Second)
+		for _, p := range []*soul{host, mod, l[1], l[2]} {
+			if n := p.view().Members; n != 4 {
+				t.Errorf("%s counts %d", p.name, n)
+			}
+		}
+	})
+}
+
+// What was said once is heard once, and a dead chair's beats keep nobody from the chair.
+func TestReplayedRecords(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(2, 0)
+		ctx := context.Background()
+		if _, err := host.s.Say(ctx, "once"); err != nil {
+			t.Fatal(err)
+		}
+		if err := host.s.React(ctx, 3); err != nil {
+			t.Fatal(err)
+		}
+		w.after(2 * time.Second)
+		host.halt()
+		var again [][]byte
+		keys := l[0].keys()
+		for _, m := range w.said {
+			for _, e := range keys {
+				if plain, err := e.OpenGossip(host.room, host.r.Name(m.topic), m.data); err == nil && m.by == host && m.topic == StageTopic {
+					again = append(again, plain)
+					break
+				}
+			}
+		}
+		if len(again) < 4 {
+			t.Fatalf("recorded %d messages", len(again))
+		}
+		w.until("the next chair", func() bool { return l[1].view().Chair == mod.id.String() })
+		for range 20 {
+			for _, plain := range again[len(again)-4:] {
+				l[0].in(func(s *Session) {
+					e, _ := s.keys.sealing()
+					s.cfg.Ports.Publish(StageTopic, e.SealGossip(s.cfg.Room, s.cfg.Secret.Name(StageTopic), plain))
+				})
+			}
+			w.after(time.Second)
+			if c := l[1].view().Chair; c != mod.id.String() {
+				t.Fatalf("the chair is %s", c)
+			}
+		}
+		if lines, _ := l[1].s.Lines(ctx); len(lines) != 1 || l[1].view().Members != 3 {
+			t.Errorf("%d lines, %d members", len(lines), l[1].view().Members)
+		}
+		l[1].mu.Lock()
+		defer l[1].mu.Unlock()
+		n := 0
+		for _, e := range l[1].events {
+			if e.Kind == EventReaction {
+				n++
+			}
+		}
+		if n != 1 {
+			t.Errorf("%d reactions", n)
+		}
 	})
 }
 
@@ -551,15 +668,29 @@ func TestFlood(t *testing.T) {
 		if n := len(lines); n > int(rates[chats].burst+6*rates[chats].second) {
 			t.Errorf("%d lines went through", n)
 		}
-		for range 200 { // decisions, too
-			_ = mod.try(room.Mute, ana)
-			_ = mod.try(room.Unmute, ana)
+		var refused error
+		for range 100 {
+			refused = errors.Join(refused, mod.try(room.Mute, ana))
 		}
-		w.after(time.Second)
+		if !errors.Is(refused, room.RateLimited) {
+			t.Errorf("a hundred decisions at once: %v", refused)
+		}
+		w.settle(host, mod, ana, eve)
+		mod.in(func(s *Session) { // one that does not bound itself
+			for range 600 {
+				if _, err := s.appendOp(room.Op{Kind: room.Lower, Targets: []peer.ID{ana.id}, Beat: 1}, time.Now(), true); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		w.after(20 * time.Second)
 		var held int
 		host.in(func(s *Session) { held = len(s.ledger.All()) })
-		if held > 200 {
-			t.Errorf("%d ops in a second", held)
+		if held > 450 {
+			t.Errorf("%d ops in 20 s", held)
+		}
+		if err := host.try(room.Dismiss, mod); err != nil {
+			t.Fatal(err)
 		}
 		w.settle(host, mod, ana, eve)
 	})
