@@ -96,13 +96,6 @@ func (d *daemon) Watch(fn func(string)) (cancel func()) {
 	}
 }
 
-// watched tells whether anybody is to be told.
-func (d *daemon) watched() bool {
-	d.watchMu.Lock()
-	defer d.watchMu.Unlock()
-	return len(d.watchers) > 0
-}
-
 // Node is api.Backend.
 func (d *daemon) Node() api.Node {
 	return api.Node{

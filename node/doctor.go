@@ -17,7 +17,7 @@ import (
 // maxGoodSkew is how far the clock may be off before the doctor speaks.
 const maxGoodSkew = 90 * time.Second
 
-// doctorLook is how often the doctor looks whether anything is different, while somebody watches.
+// doctorLook is how often the doctor looks whether anything is different.
 const doctorLook = 2 * time.Second
 
 // Doctor is api.Backend.
@@ -36,21 +36,17 @@ func (d *daemon) Doctor(ctx context.Context) []api.Finding {
 func (d *daemon) watchHealth(ctx context.Context) {
 	t := time.NewTicker(doctorLook)
 	defer t.Stop()
-	var last []string
+	last := headlines(d.Doctor(ctx))
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		}
-		if !d.watched() {
-			continue
-		}
-		now := headlines(d.Doctor(ctx))
-		if last != nil && !slices.Equal(last, now) {
+		if now := headlines(d.Doctor(ctx)); !slices.Equal(last, now) {
+			last = now
 			d.changed(api.ChangedDoctor)
 		}
-		last = now
 	}
 }
 
