@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -42,7 +43,8 @@ type community struct {
 	topic   *p2p.Topic
 	metrics *prometheus.Registry
 	servers []*http.Server
-	served  chan error
+	served  chan error     // of the servers; holds one error of each
+	wg      sync.WaitGroup // of the servers
 }
 
 const bootstrapPort = "4330"
@@ -156,14 +158,17 @@ func (c *community) listenHTTP(addr string, h http.Handler) error {
 	if err != nil {
 		return err
 	}
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: 30 * time.Second}
+	srv := &http.Server{
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: 30 * time.Second,
+		MaxHeaderBytes: maxPageHeader, ErrorLog: slog.NewLogLogger(c.cfg.Log.Handler(), slog.LevelDebug),
+	}
 	c.servers = append(c.servers, srv)
 	c.cfg.Log.Info("serving", "addr", l.Addr().String())
-	go func() {
-		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	c.wg.Go(func() {
+		if err := srv.Serve(limitConns(l, maxPageConns)); !errors.Is(err, http.ErrServerClosed) {
 			c.served <- err
 		}
-	}()
+	})
 	return nil
 }
 
@@ -171,9 +176,12 @@ func (c *community) stop() error {
 	var errs []error
 	for _, s := range c.servers {
 		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout/2)
-		errs = append(errs, s.Shutdown(ctx))
+		if err := s.Shutdown(ctx); err != nil {
+			errs = append(errs, s.Close()) // whoever still reads has had the time
+		}
 		cancel()
 	}
+	c.wg.Wait()
 	if c.topic != nil {
 		errs = append(errs, c.topic.Close())
 	}
