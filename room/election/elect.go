@@ -103,23 +103,39 @@ func (e *Elector) Elect(in *Input, f *Force, now time.Time) (out Outcome) {
 		return out
 	}
 	e.flapping(in, old, now)
-	cs = e.rested(cs, now)
 	version := uint64(1)
 	if old != nil {
 		version = old.Version
 	}
 	sortByWorth(cs, in.State.Room, version)
 	size := min(len(cs), baseCore+(in.Listeners+perRelay-1)/perRelay, MaxCore)
+	cs = e.rested(cs, size, now)
 	core := e.kept(in, f, cs, size, now)
 	core = fill(core, withoutChair(cs, in.Me), max(size, len(core)))
 	core = e.improve(core, withoutChair(cs, in.Me), now)
 	core = e.stepBack(core, in.Me)
-	for _, c := range core {
-		out.Ads = append(out.Ads, c.Ad)
-	}
+	out.Ads = inOrder(core, old)
 	out.Unvouched = unvouched
 	e.remember(core)
 	return out
+}
+
+// inOrder are the ads of core: those of old in its order, then the others, so that nothing changes without a reason.
+func inOrder(core []*Candidate, old *Lease) (ads []*Ad) {
+	seats := make([]*Ad, 0, 2*MaxCore)
+	if old != nil {
+		for _, a := range old.Ads {
+			if i := slices.IndexFunc(core, func(c *Candidate) bool { return c.Ad.Peer == a.Peer }); i >= 0 {
+				seats = append(seats, core[i].Ad)
+			}
+		}
+	}
+	for _, c := range core {
+		if !slices.Contains(seats, c.Ad) {
+			seats = append(seats, c.Ad)
+		}
+	}
+	return seats
 }
 
 // few tells whether the room is, or goes back to being, a mesh.
@@ -293,11 +309,17 @@ func (e *Elector) flapping(in *Input, old *Lease, now time.Time) {
 	}
 }
 
-// rested takes those out that cool off, unless nobody else is left.
-func (e *Elector) rested(cs []*Candidate, now time.Time) []*Candidate {
-	out := slices.DeleteFunc(slices.Clone(cs), func(c *Candidate) bool { return now.Before(e.cool[c.Ad.Peer].until) })
-	if len(out) == 0 {
-		return cs
+// rested takes those out that cool off, while there are enough others for a core of size; otherwise they come last.
+func (e *Elector) rested(cs []*Candidate, size int, now time.Time) []*Candidate {
+	cooling := func(c *Candidate) bool { return now.Before(e.cool[c.Ad.Peer].until) }
+	out := slices.DeleteFunc(slices.Clone(cs), cooling)
+	if len(out) >= size {
+		return out
+	}
+	for _, c := range cs {
+		if cooling(c) {
+			out = append(out, c)
+		}
 	}
 	return out
 }

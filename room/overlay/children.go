@@ -28,7 +28,7 @@ func (o *Overlay) serving() bool {
 		return false
 	}
 	if o.inCore() {
-		return true
+		return o.fed()
 	}
 	for id, p := range o.parents {
 		if o.good(id, p) && p.mode.active() {
@@ -170,10 +170,14 @@ func (o *Overlay) redirect(p peer.ID, ads []*wire.Signed) {
 }
 
 func (o *Overlay) busy(p peer.ID) {
+	o.tellBusy(p)
+	delete(o.kids, p)
+}
+
+func (o *Overlay) tellBusy(p peer.ID) {
 	retry := retryFirst + time.Duration(len(o.pending))*busyLook
 	b := &wire.Busy{Ads: o.entries(p), RetryMs: uint32(min(retry, retryMax).Milliseconds())}
 	o.tell(p, &wire.LinkRecord{Record: &wire.LinkRecord_Busy{Busy: b}})
-	delete(o.kids, p)
 }
 
 // entries are the others of the core, for one who cannot stay here.
@@ -212,8 +216,7 @@ func (o *Overlay) feed(p peer.ID, f *wire.Feed) {
 		return
 	}
 	if mode.active() && !k.mode.active() && !o.room(p, mode, true) { // the part kept back is for this
-		o.busy(p)
-		o.plan = nil
+		o.tellBusy(p) // it stays, silent
 		return
 	}
 	if k.mode != mode {

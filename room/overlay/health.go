@@ -16,6 +16,9 @@ func (o *Overlay) pulse(e *Pulse) {
 	if k := o.kids[e.Peer]; k != nil && e.Last.After(k.last) {
 		k.last = e.Last
 	}
+	if q := o.peers[e.Peer]; q != nil && e.Last.After(q.last) {
+		q.last = e.Last
+	}
 	p := o.parents[e.Peer]
 	if p == nil || !p.held {
 		return

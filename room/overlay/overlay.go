@@ -68,6 +68,7 @@ type Overlay struct {
 	now   time.Time
 	out   []Action
 	plan  *Plan // nil: to be made anew
+	told  *Plan // as the last Step left it
 
 	links   map[peer.ID]time.Time // open since
 	pending map[peer.ID]time.Time // callers that have not said what they want
@@ -77,12 +78,14 @@ type Overlay struct {
 	helpers map[peer.ID]*helper   // carry speakers whom I cannot reach
 	helped  map[peer.ID][]peer.ID // for whom I do that, and which speakers
 	former  map[peer.ID]time.Time // were in the core with me: until when they are served
+	peers   map[peer.ID]*equal    // the others of the core, while I am in it
 	hints   []hint
 	known   map[peer.ID]*failures
 	found   []peer.ID
 
 	orphan  time.Time // without an active parent since; zero: not
 	finding time.Time
+	moved   time.Time // when a better silent parent was last looked for
 	clean   time.Time // an active parent is fine since; zero: not
 	whole   time.Time // all of the mesh is linked since; zero: not
 	root    time.Time // until then I count as the top of the tree, though not in the core any more
@@ -109,7 +112,7 @@ func New(cfg Config) *Overlay {
 	return &Overlay{
 		cfg: cfg, short: identity.ShortID(cfg.Me), links: map[peer.ID]time.Time{}, pending: map[peer.ID]time.Time{},
 		parents: map[peer.ID]*parent{}, kids: map[peer.ID]*child{}, mesh: map[peer.ID]*neighbour{},
-		helpers: map[peer.ID]*helper{}, helped: map[peer.ID][]peer.ID{}, former: map[peer.ID]time.Time{}, known: map[peer.ID]*failures{},
+		helpers: map[peer.ID]*helper{}, helped: map[peer.ID][]peer.ID{}, former: map[peer.ID]time.Time{}, peers: map[peer.ID]*equal{}, known: map[peer.ID]*failures{},
 	}
 }
 
@@ -137,7 +140,22 @@ func (o *Overlay) Step(e Event, now time.Time) []Action {
 		o.leaveAll()
 	}
 	o.timers()
+	o.closeOthers()
 	return o.out
+}
+
+// closeOthers forgets the links that the plan ends: no Unlinked has to follow.
+func (o *Overlay) closeOthers() {
+	pl := o.Plan()
+	if pl == o.told {
+		return
+	}
+	o.told = pl
+	for p := range o.links {
+		if _, keep := slices.BinarySearch(pl.Links, p); !keep {
+			delete(o.links, p)
+		}
+	}
 }
 
 // Next is when Step should be called if nothing happens before. A late or early call is harmless.
@@ -158,6 +176,7 @@ func (o *Overlay) timers() {
 	o.expirePending()
 	o.health()
 	o.tendMesh()
+	o.tendCore()
 	o.tendChildren()
 	o.search()
 	o.balance()

@@ -2,6 +2,8 @@ package overlay
 
 import (
 	"flag"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 )
@@ -27,6 +29,7 @@ func talkRoom(t *testing.T, relays, slots, listeners int) *sim {
 
 // reset begins to measure.
 func (w *sim) reset() {
+	w.measured = w.now().Add(-3 * time.Second)
 	for _, n := range w.nodes {
 		clear(n.gap)
 		clear(n.count)
@@ -34,17 +37,21 @@ func (w *sim) reset() {
 	}
 }
 
-// settle counts what has not come since then as a gap up to now.
+// worst is the longest time that somebody did not hear a speaker since reset, up to now.
 func (w *sim) worst() (gap time.Duration, who *simNode) {
 	for _, n := range w.nodes {
-		if !n.alive {
+		if !n.alive || n.since.After(w.measured) { // newcomers are joining
 			continue
 		}
 		for _, s := range w.nodes {
 			if !s.speaks || !s.alive || s == n {
 				continue
 			}
-			g := max(n.gap[s.i], w.now().Sub(n.lastAt[s.i]))
+			last, ok := n.lastAt[s.i]
+			if !ok {
+				last = n.since
+			}
+			g := max(n.gap[s.i], w.now().Sub(last))
 			if g > gap {
 				gap, who = g, n
 			}
@@ -84,4 +91,110 @@ func TestTwoHundredHearEveryFrame(t *testing.T) {
 	if core != 3 {
 		t.Errorf("core of %d", core)
 	}
+}
+
+// A relay in use is killed at a random moment, a hundred times, and comes back as a new process some seconds later.
+func TestRelayKilledAHundredTimes(t *testing.T) {
+	w := talkRoom(t, 6, 90, 100)
+	var all []time.Duration
+	for range 100 {
+		w.reset()
+		w.run(time.Duration(1000+w.rng.IntN(2000)) * time.Millisecond)
+		if gap, n := w.worst(); gap > 600*time.Millisecond {
+			t.Fatalf("a gap of %v at %d with nobody killed; since %v now %v\n%s", gap, n.i, n.since.Sub(simStart), w.now().Sub(simStart), w.tell(n))
+		}
+		var core []*simNode
+		for _, n := range w.nodes {
+			if n.alive && n.o.Plan().Core {
+				core = append(core, n)
+			}
+		}
+		victim := core[w.rng.IntN(len(core))]
+		w.reset()
+		victim.kill()
+		w.run(2 * time.Second)
+		gap, n := w.worst()
+		if gap > time.Second {
+			t.Errorf("relay %d killed: %v without audio at %d, parents %+v", victim.i, gap, n.i, n.o.Parents())
+		}
+		all = append(all, gap)
+		w.after(time.Duration(2000+w.rng.IntN(4000))*time.Millisecond, victim.start)
+	}
+	slices.Sort(all)
+	t.Logf("longest gap of anybody at a kill: median %v, p99 %v, most %v", all[50], all[98], all[99])
+}
+
+// The chair does not carry audio: when it dies, nobody changes a parent.
+func TestChairKilled(t *testing.T) {
+	w := talkRoom(t, 5, 110, 200)
+	w.state.Moderators = append(w.state.Moderators, w.nodes[1].id)
+	w.reset()
+	w.nodes[0].kill()
+	w.run(60 * time.Second)
+	for _, n := range w.nodes[1:] {
+		if n.moves > 0 {
+			t.Errorf("node %d changed its parents %d times", n.i, n.moves)
+		}
+	}
+	if gap, n := w.worst(); gap > 500*time.Millisecond {
+		t.Errorf("a gap of %v at %d", gap, n.i)
+	}
+	if l := w.nodes[150].force.Lease(); l.By != w.nodes[1].id {
+		t.Errorf("a listener follows the lease of %v", w.byID[l.By].i)
+	}
+}
+
+func TestRelayAndChairInOneKilled(t *testing.T) {
+	w := newSim(t, *simSeed)
+	host := w.add(110, false)
+	w.talks = true
+	for range 3 {
+		w.add(0, true)
+	}
+	other := w.add(110, false)
+	for range 60 {
+		w.add(0, false)
+	}
+	w.run(20 * time.Second)
+	if !host.o.Plan().Core || host.leader() != host.id || len(host.o.kids) == 0 {
+		t.Fatalf("the host is not relay and chair: %+v", host.force.Lease())
+	}
+	w.reset()
+	host.kill()
+	w.run(20 * time.Second)
+	gap, n := w.worst()
+	t.Logf("longest gap %v", gap)
+	if gap > 2*time.Second {
+		t.Errorf("%v without audio at %d", gap, n.i)
+	}
+	if l := other.force.Lease(); l.Holds(host.id) || !l.Holds(other.id) || l.By != w.nodes[1].id {
+		t.Errorf("core %v by %d", l.Core(), w.byID[l.By].i)
+	}
+}
+
+// tell shows a node, for a failure.
+func (w *sim) tell(n *simNode) string {
+	b := fmt.Sprintf("core %v, %d children, %d links, last %v\n", n.o.Plan().Core, len(n.o.kids), len(n.links), w.now().Sub(n.lastAt[0]))
+	if n.o.lease != nil {
+		for _, p := range n.o.lease.Core() {
+			b += fmt.Sprintf("core member %d\n", w.byID[p].i)
+		}
+	}
+	for p, e := range n.o.peers {
+		b += fmt.Sprintf("equal %d: linked %v, silent for %v, its feeds %d\n", w.byID[p].i, e.missed.IsZero(), w.now().Sub(e.last), len(w.byID[p].o.Plan().Feeds))
+	}
+	for p, a := range n.o.parents {
+		b += fmt.Sprintf("parent %d: held %v mode %d suspect %v age %v\n", w.byID[p].i, a.held, a.mode, a.suspect(), w.now().Sub(a.began))
+	}
+	for p, f := range n.o.known {
+		b += fmt.Sprintf("failed %d: again in %v\n", w.byID[p].i, f.next.Sub(w.now()))
+	}
+	for _, s := range w.nodes[:3] {
+		b += fmt.Sprintf("speaker %d -> %d: ", s.i, n.i)
+		for _, p := range s.o.Parents() {
+			b += fmt.Sprintf("%d/%d/%v ", w.byID[p.Peer].i, p.Mode, p.Suspect)
+		}
+		b += "\n"
+	}
+	return b
 }

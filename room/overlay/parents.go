@@ -30,6 +30,7 @@ type parent struct {
 	doubt   time.Time // suspect since
 	pings   int
 	leaving time.Time // it said goodbye and serves until then
+	full    time.Time // it has no room for more than silence until then
 }
 
 func (p *parent) suspect() bool { return !p.doubt.IsZero() || !p.leaving.IsZero() }
@@ -45,12 +46,19 @@ func (o *Overlay) fit(id peer.ID) bool {
 // wanted is how many parents there should be.
 func (o *Overlay) wanted() (active, warm int) {
 	switch {
+	case o.lost():
+		return 1, 0
 	case o.quit, o.meshMode(), o.inCore():
 		return 0, 0
 	case o.sit.OnStage:
 		return 2, 0
 	}
 	return 1, 1
+}
+
+// lost tells whether I know neither a lease nor a mesh: whoever I ask tells me.
+func (o *Overlay) lost() bool {
+	return !o.quit && o.lease == nil && len(o.sit.People) == 0 && len(o.sit.Stage)+len(o.found) > 0
 }
 
 // search asks candidates while parents are missing: several at once, another after each joinPatience.
@@ -61,7 +69,7 @@ func (o *Overlay) search() {
 		p := o.parents[id]
 		switch {
 		case p.held:
-			if o.good(id, p) {
+			if o.good(id, p) && !o.now.Before(p.full) {
 				good++
 			}
 			if p.mode.active() && !p.suspect() {
@@ -102,7 +110,7 @@ func (o *Overlay) candidate() (id peer.ID, redirects uint32, ok bool) {
 			}
 		}
 	}
-	for _, p := range o.order(o.lease.Core()) {
+	for _, p := range o.order(coreOf(o.lease)) {
 		if o.mayAsk(p) {
 			return p, 0, true
 		}
@@ -228,12 +236,12 @@ func (o *Overlay) redirected(id peer.ID, ads []*wire.Signed, lease *wire.Signed,
 		return
 	}
 	redirects := p.redirects
-	if p.held { // it answers to a change of feed: it has no room for more
-		p.leaving = o.now.Add(quitTime)
+	if p.held { // the answer to a change of feed
+		p.mode, p.full, o.plan = Warm, o.now.Add(retry), nil
 	} else {
 		o.drop(id, false)
+		o.failure(id).next = o.now.Add(retry)
 	}
-	o.failure(id).next = o.now.Add(retry)
 	o.takeHints(id, ads, redirects)
 	if lease != nil {
 		o.out = append(o.out, Learn{From: id, Lease: lease})
@@ -318,9 +326,14 @@ func (o *Overlay) balance() {
 			silent = append(silent, id)
 		}
 	}
-	for len(flowing) < active && len(silent) > 0 {
-		o.setMode(silent[0])
-		flowing, silent = append(flowing, silent[0]), silent[1:]
+	silent = o.rankSilent(silent)
+	for i := 0; len(flowing) < active && i < len(silent); {
+		if id := silent[i]; o.now.Before(o.parents[id].full) {
+			i++
+		} else {
+			o.setMode(id)
+			flowing, silent = append(flowing, id), slices.Delete(silent, i, i+1)
+		}
 	}
 	if len(flowing) > active && o.settled(flowing) {
 		slices.SortStableFunc(flowing, func(a, b peer.ID) int { return o.parents[a].active.Compare(o.parents[b].active) })
@@ -331,6 +344,9 @@ func (o *Overlay) balance() {
 		}
 		flowing = flowing[:active]
 	}
+	if len(silent) == warm && len(flowing) == active && warm > 0 {
+		o.seekBetter(silent[0])
+	}
 	for len(silent) > warm && len(flowing) >= active {
 		o.release(silent[len(silent)-1])
 		silent = silent[:len(silent)-1]
@@ -340,6 +356,40 @@ func (o *Overlay) balance() {
 		over := !p.leaving.IsZero() && o.now.After(p.leaving)
 		if over || (!p.leaving.IsZero() || !o.fit(id)) && len(flowing) >= active && o.settled(flowing) {
 			o.release(id)
+		}
+	}
+}
+
+// rankSilent puts those of the core first, in my own order, so that the silent load spreads over the whole core.
+func (o *Overlay) rankSilent(ids []peer.ID) []peer.ID {
+	if len(ids) < 2 {
+		return ids
+	}
+	core := o.order(coreOf(o.lease))
+	place := func(id peer.ID) int {
+		if i := slices.Index(core, id); i >= 0 {
+			return i
+		}
+		return len(core)
+	}
+	slices.SortStableFunc(ids, func(a, b peer.ID) int { return place(a) - place(b) })
+	return ids
+}
+
+// seekBetter asks, now and then, a core member that comes before the silent parent in my order: after a change of the
+// core nobody else would go to the new one.
+func (o *Overlay) seekBetter(silent peer.ID) {
+	if o.now.Sub(o.moved) < cleanFor {
+		return
+	}
+	o.moved = o.now
+	for _, p := range o.order(coreOf(o.lease)) {
+		if p == silent {
+			return
+		}
+		if o.mayAsk(p) {
+			o.begin(p, 0)
+			return
 		}
 	}
 }

@@ -89,26 +89,10 @@ func (o *Overlay) drawFeeds(pl *Plan, links, dial map[peer.ID]bool) {
 			pl.Feeds = append(pl.Feeds, Feed{Peer: p, Mode: Assist, Only: o.helped[p], Direct: true})
 		}
 	}
-	if o.inCore() {
-		for _, p := range o.lease.Core() {
-			if p != o.cfg.Me {
-				o.drawCore(pl, p, links)
-				dial[p] = p < o.cfg.Me
-			}
-		}
-	}
+	o.drawEquals(pl, links, dial)
 	for _, p := range sorted(o.former) {
-		if _, open := o.links[p]; open {
+		if _, open := o.links[p]; open && o.peers[p] == nil {
 			o.drawCore(pl, p, links)
 		}
-	}
-}
-
-// drawCore adds one of the core: each forwards to it what came from the speakers themselves.
-func (o *Overlay) drawCore(pl *Plan, p peer.ID, links map[peer.ID]bool) {
-	links[p] = true
-	pl.Parents = append(pl.Parents, p)
-	if k := o.kids[p]; k == nil || !k.mode.active() {
-		pl.Feeds = append(pl.Feeds, Feed{Peer: p, Mode: Mirror, Direct: true})
 	}
 }

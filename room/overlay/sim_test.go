@@ -37,18 +37,20 @@ type simEvent struct {
 }
 
 type sim struct {
-	t      *testing.T
-	seed   uint64
-	rng    *rand.Rand
-	ms     int64
-	slots  [wheel][]simEvent
-	nodes  []*simNode
-	byID   map[peer.ID]*simNode
-	state  *room.State
-	block  map[[2]int32]bool // pairs that cannot connect
-	talks  bool
-	digest uint64
-	frames int64 // delivered, first copies
+	t        *testing.T
+	seed     uint64
+	rng      *rand.Rand
+	ms       int64
+	slots    [wheel][]simEvent
+	nodes    []*simNode
+	byID     map[peer.ID]*simNode
+	state    *room.State
+	block    map[[2]int32]bool // pairs that cannot connect
+	talks    bool
+	leases   map[string]*election.Lease
+	digest   uint64
+	frames   int64     // delivered, first copies
+	measured time.Time // who came later is not measured
 }
 
 type simNode struct {
@@ -124,7 +126,7 @@ func (w *sim) run(d time.Duration) {
 // newSim is a room with a host, moderators and nothing else.
 func newSim(t *testing.T, seed uint64) *sim {
 	t.Logf("seed %d", seed)
-	w := &sim{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), byID: map[peer.ID]*simNode{}, block: map[[2]int32]bool{}}
+	w := &sim{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), byID: map[peer.ID]*simNode{}, block: map[[2]int32]bool{}, leases: map[string]*election.Lease{}}
 	w.state = &room.State{Members: map[peer.ID]room.Member{}, Removed: map[peer.ID]room.OpID{}, Banned: map[peer.ID]bool{}, Vouched: map[peer.ID]bool{}}
 	w.state.Room[0] = 7
 	return w
@@ -280,8 +282,14 @@ func (n *simNode) ad() *election.Ad {
 }
 
 // step feeds the overlay and does what it says.
+var dbgHook = func(*simNode, string, any) {}
+
 func (n *simNode) step(e Event) {
+	if e != nil {
+		dbgHook(n, "ev", e)
+	}
 	for _, a := range n.o.Step(e, n.w.now()) {
+		dbgHook(n, "  do", a)
 		switch a := a.(type) {
 		case Tell:
 			n.tell(a.Peer, a.Record)
@@ -299,7 +307,7 @@ func (n *simNode) step(e Event) {
 			}))
 		case Learn:
 			if a.Lease != nil {
-				if l, err := election.ParseLease(a.Lease, n.w.state.Room); err == nil {
+				if l := n.w.parse(a.Lease); l != nil {
 					n.take(l)
 				}
 			}
@@ -308,6 +316,20 @@ func (n *simNode) step(e Event) {
 		}
 	}
 	n.reconcile()
+}
+
+// parse reads a lease once for all nodes: their answers would be the same.
+func (w *sim) parse(s *wire.Signed) *election.Lease {
+	key := string(s.Sig)
+	if l, ok := w.leases[key]; ok {
+		return l
+	}
+	l, err := election.ParseLease(s, w.state.Room)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.leases[key] = l
+	return l
 }
 
 func (n *simNode) tell(p peer.ID, r *wire.LinkRecord) {
