@@ -42,7 +42,7 @@ func (p *soul) forward(topic string, data []byte) {
 	all := slices.Clone(p.w.all)
 	p.w.mu.Unlock()
 	for _, to := range all {
-		if to == p || to.room != p.room || !p.lets(to.id) || p.w.chance(p.w.loss) {
+		if to == p || !p.lets(to.id) || p.w.chance(p.w.loss) {
 			continue
 		}
 		time.AfterFunc(p.w.delay(), func() { to.receive(topic, p, data) })

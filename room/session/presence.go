@@ -38,7 +38,6 @@ type presence struct {
 	timeMs     int64     // of its last presence
 	beatMs     int64     // of its last beat
 	reactMs    int64     // of its last reaction
-	seq        uint64
 	instance   string
 	name       string
 	headline   string

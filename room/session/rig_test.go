@@ -183,15 +183,18 @@ func (w *world) find(p peer.ID) *soul {
 
 // person is somebody who has not entered yet.
 func (w *world) person(name string) *soul {
-	k, err := identity.Generate()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	p := &soul{w: w, name: name, key: k, id: k.ID(), disk: map[string][]byte{}, known: map[peer.ID]bool{}, seen: map[[32]byte]bool{}}
+	k := mustKey(w.t)
+	p := &soul{w: w, name: name, key: k, id: k.ID()}
+	p.reset()
 	w.mu.Lock()
 	w.all = append(w.all, p)
 	w.mu.Unlock()
 	return p
+}
+
+// reset empties disk and memory.
+func (p *soul) reset() {
+	p.disk, p.known, p.seen = map[string][]byte{}, map[peer.ID]bool{}, map[[32]byte]bool{}
 }
 
 func (w *world) people(names ...string) []*soul {

@@ -334,7 +334,7 @@ func (s *Session) Meet(p peer.ID, sources []*wire.Signed) {
 }
 
 // deadlines are the next times of periodic work.
-type deadlines struct{ presence, heard, beat, ad, ask time.Time }
+type deadlines struct{ presence, heard, beat, ask time.Time }
 
 // passed tells whether *at is due, and sets the next.
 func (d *deadlines) passed(at *time.Time, now time.Time, period time.Duration) bool {

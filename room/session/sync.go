@@ -151,16 +151,16 @@ func (s *Session) provesRemoval(p peer.ID, rep *wire.LedgerReply) bool {
 	if _, authority := s.state.Rank(p); authority {
 		return true
 	}
-	for i, signed := range rep.GetOps() {
-		op, id, err := ledger.ParseOp(signed)
-		if err != nil || id != s.cfg.Room || i > 0 {
-			return false
-		}
-		_, authority := s.state.Rank(op.Author)
-		_, old := s.ledger.Get(op.ID)
-		return authority && !old && (op.Kind == room.Kick || op.Kind == room.Ban) && slices.Contains(op.Targets, s.me)
+	if len(rep.GetOps()) == 0 {
+		return false
 	}
-	return false
+	op, id, err := ledger.ParseOp(rep.Ops[0])
+	if err != nil || id != s.cfg.Room {
+		return false
+	}
+	_, authority := s.state.Rank(op.Author)
+	_, old := s.ledger.Get(op.ID)
+	return authority && !old && (op.Kind == room.Kick || op.Kind == room.Ban) && slices.Contains(op.Targets, s.me)
 }
 
 func (s *Session) takeReply(rep *wire.LedgerReply, from peer.ID, now time.Time) {
