@@ -98,6 +98,8 @@ func (s *Session) fetch(ctx context.Context, p peer.ID, req *wire.LedgerRequest)
 		return nil, err
 	}
 	defer st.Reset() //nolint:errcheck // the conversation is over
+	stop := context.AfterFunc(ctx, func() { _ = st.Reset() })
+	defer stop()
 	if err := st.Write(req); err != nil {
 		return nil, err
 	}
