@@ -104,8 +104,18 @@ func (s *Session) isElsewhere(n *newcomer, now time.Time) bool {
 	return !ok || !bytes.Equal(k.X25519, l.handoutKey)
 }
 
+// mustKnock tells whether an authority decides by name: in a closed room, by a link that says so, and by one
+// whose issuer has handed the room over since: nobody can tell when that link was made.
 func (s *Session) mustKnock(n *newcomer) bool {
-	return s.state.Policy.Visibility == room.Closed || n.chain != nil && n.chain.Grant().Knock
+	if s.state.Policy.Visibility == room.Closed {
+		return true
+	}
+	if n.chain == nil {
+		return false
+	}
+	issuer, err := identity.PeerOf(n.chain.Issuer())
+	_, authority := s.state.Rank(issuer)
+	return err != nil || !authority || n.chain.Grant().Knock
 }
 
 func (s *Session) admission(n *newcomer) room.Admission {
@@ -251,6 +261,9 @@ func (s *Session) dropKnock(p peer.ID, done chan error) {
 func (s *Session) admitByName(p peer.ID) error {
 	a := room.Admission{Peer: p, Role: room.Listener}
 	if k := s.knocks[p]; k != nil {
+		if len(s.live)+len(s.admits.waiting) >= meshLimit {
+			return room.NoRelay
+		}
 		a = k.admission
 	} else if _, out := s.state.Removed[p]; !out {
 		return ErrUnknown

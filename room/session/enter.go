@@ -169,6 +169,9 @@ func (s *Session) askAll(ctx context.Context, list []peer.ID, ask func(context.C
 	for range asksAtOnce {
 		s.wg.Go(func() {
 			for p := range todo {
+				if ctx.Err() != nil {
+					break
+				}
 				a := ask(ctx, p)
 				select {
 				case out <- a:

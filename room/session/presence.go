@@ -19,7 +19,7 @@ import (
 const (
 	presencePeriod = 2 * time.Second
 	presenceTTL    = 10 * time.Second
-	hearsayTTL     = 2*presencePeriod + time.Second
+	hearsayTTL     = 4 * presencePeriod
 	beatPeriod     = time.Second
 	beatsPerStep   = 10
 	heardPeriod    = 5 * time.Second
@@ -108,6 +108,11 @@ func (s *Session) expire(now time.Time) {
 	for p, ms := range s.past {
 		if !near(ms, now) {
 			delete(s.past, p)
+		}
+	}
+	for p, at := range s.asked {
+		if now.Sub(at) > time.Minute {
+			delete(s.asked, p)
 		}
 	}
 	s.forgetClaims(now)

@@ -119,7 +119,7 @@ const askGap = time.Second
 // fetchFrom asks p for what I miss, once at a time and not without a pause.
 func (s *Session) fetchFrom(p peer.ID) {
 	now := time.Now()
-	if now.Sub(s.asked[p]) < askGap || len(s.asked) > maxBuckets {
+	if now.Sub(s.asked[p]) < askGap {
 		return
 	}
 	s.fetchNow(p, now)

@@ -1,0 +1,180 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
+
+	"balai/room"
+	"balai/room/ledger"
+	"balai/room/wire"
+)
+
+// A room goes to a moderator whose daemon agrees; the host stays as a speaker.
+func TestTransfer(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(1, 1)
+		ctx := context.Background()
+		old := host.invites(InviteTerms{Role: room.Listener})
+		if err := host.s.Transfer(ctx, l[0].id); !errors.Is(err, ErrForbidden) {
+			t.Errorf("to a speaker: %v", err)
+		}
+		if err := mod.s.Transfer(ctx, l[0].id); !errors.Is(err, ErrForbidden) {
+			t.Errorf("by a moderator: %v", err)
+		}
+		for i := range 3 {
+			if err := host.s.Transfer(ctx, mod.id); err != nil {
+				t.Fatalf("transfer %d: %v", i, err)
+			}
+			w.settle(host, mod, l[0], l[1])
+			if mod.view().Me.Role != "host" || host.view().Me.Role != "speaker" || l[1].view().Host != mod.id.String() {
+				t.Fatalf("after it: %s", w)
+			}
+			late := w.person("Late")
+			late.come(mod.invites(InviteTerms{Role: room.Listener}))
+			late.halt()
+			if i == 0 { // the link of who is host no more lets in by name only
+				ben := w.person("Ben")
+				ben.hints = []peer.ID{mod.id}
+				if ben.enter(old) != Knocking {
+					t.Errorf("by the former host's link: %s", ben.reason())
+				}
+				ben.halt()
+			}
+			mod.act(room.Appoint, host)
+			w.settle(host, mod, l[0], l[1])
+			host, mod = mod, host
+		}
+		w.part(mod)
+		if err := host.s.Transfer(ctx, mod.id); err == nil {
+			t.Error("handed over without an answer")
+		}
+	})
+}
+
+// A fork that stands at the same number on two sides is found, not only a longer chain.
+func TestAForkOfEqualLength(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(2, 0)
+		var one, two *wire.Signed
+		mod.in(func(s *Session) {
+			one, _ = s.ledger.Draft(s.cfg.Key, room.Op{Kind: room.Mute, Targets: []peer.ID{l[0].id}}, time.Now())
+			two, _ = s.ledger.Draft(s.cfg.Key, room.Op{Kind: room.Mute, Targets: []peer.ID{l[1].id}}, time.Now())
+		})
+		host.in(func(s *Session) { s.addOps([]*wire.Signed{one}, time.Now()) })
+		l[0].in(func(s *Session) { s.addOps([]*wire.Signed{two}, time.Now()) })
+		w.within(5*time.Second, "the fork to be seen", func() bool {
+			for _, p := range []*soul{host, mod, l[0], l[1]} {
+				var forks int
+				p.in(func(s *Session) { forks = len(s.ledger.Forks()) })
+				if forks == 0 {
+					return false
+				}
+			}
+			return true
+		})
+		w.settle(host, mod, l[0], l[1])
+	})
+}
+
+// A restart takes up ops, invites and genesis; a member that was away catches up.
+func TestRestart(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(1, 1)
+		link := host.invites(InviteTerms{Role: room.Listener, Uses: 7})
+		before := host.hash()
+		host.restart()
+		w.settle(host, mod, l[0], l[1])
+		list, err := host.s.Invites(context.Background())
+		if err != nil || !slices.ContainsFunc(list, func(v InviteView) bool { return v.ID == link.ID().String() && v.Uses == 7 }) {
+			t.Errorf("invites after a restart: %v, %v", list, err)
+		}
+		l[1].halt()
+		mod.act(room.Mute, l[0])
+		host.act(room.Lock, nil)
+		w.after(5 * time.Minute)
+		l[1].restart()
+		w.settle(host, mod, l[0], l[1])
+		if host.hash() == before || !l[1].view().Locked || !l[0].view().Me.Muted {
+			t.Error("the ops of the meantime are missing")
+		}
+		for _, p := range []*soul{host, mod, l[0], l[1]} {
+			p.halt()
+		}
+		host.restart()
+		w.until("the host alone", func() bool { return host.view().State == Live && host.view().Encryption == "on" })
+		for _, p := range []*soul{mod, l[0], l[1]} {
+			p.restart()
+		}
+		w.settle(host, mod, l[0], l[1])
+	})
+}
+
+// A goodbye right after entering is heard at once.
+func TestAnEarlyGoodbye(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(1, 0)
+		link := host.invites(InviteTerms{Role: room.Listener})
+		ana := w.person("Ana")
+		ana.come(link)
+		ana.mu.Lock()
+		ana.gate = nil // no mesh yet: her gossip goes nowhere
+		ana.mu.Unlock()
+		if err := ana.s.Leave(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		w.within(2*time.Second, "her to be gone", func() bool {
+			return host.view().Members == 3 && mod.view().Members == 3 && l[0].view().Members == 3
+		})
+	})
+}
+
+// What cannot be stored does not count.
+func TestADiskThatIsFull(t *testing.T) {
+	simulate(t, 1, func(t *testing.T, w *world) {
+		host, _, l := w.stage(1, 0)
+		before := host.hash()
+		host.mu.Lock()
+		host.full = true
+		host.mu.Unlock()
+		if err := host.try(room.Kick, l[0]); !errors.Is(err, errDiskFull) || host.hash() != before {
+			t.Errorf("a kick that was not stored: %v", err)
+		}
+		if _, err := host.s.Invite(context.Background(), InviteTerms{Role: room.Listener}); !errors.Is(err, errDiskFull) {
+			t.Errorf("an invite that was not stored: %v", err)
+		}
+	})
+}
+
+// A storm of newcomers is admitted in batches that fit an op, as far as the room has places.
+func TestAStorm(t *testing.T) {
+	simulate(t, 1, func(t *testing.T, w *world) {
+		host := w.person("Host")
+		host.open(room.Unlisted)
+		link := host.invites(InviteTerms{Role: room.Listener})
+		var all []*soul
+		for range 30 {
+			p := w.person("A name of forty characters, which is a lot"[:40])
+			p.join(link)
+			all = append(all, p)
+		}
+		w.until("all to be answered", func() bool {
+			return !slices.ContainsFunc(all, func(p *soul) bool { return p.view().State == Joining })
+		})
+		in := slices.DeleteFunc(slices.Clone(all), func(p *soul) bool { return p.view().State != Live })
+		if len(in) != meshLimit-1 {
+			t.Errorf("%d let in", len(in))
+		}
+		w.settle(append(in, host)...)
+		for name, b := range host.disk {
+			if op := new(wire.Signed); proto.Unmarshal(b, op) == nil && len(op.Body) > ledger.MaxRecord {
+				t.Errorf("%s has %d bytes", name, len(op.Body))
+			}
+		}
+	})
+}
