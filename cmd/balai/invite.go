@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -36,6 +37,7 @@ type inviteCreateCmd struct {
 	Depth   int           `default:"0" help:"How many times it may be passed on as an invite of its own."`
 	Knock   bool          `help:"Somebody in the room must say yes to each."`
 	Strict  bool          `help:"Only you let people in by it, so its uses are exact; nobody gets in while you are away."`
+	Web     string        `placeholder:"HOST" help:"Make an https link through this community node's page. Its script could read the link: for open talk."`
 }
 
 func (inviteCreateCmd) Help() string {
@@ -44,7 +46,8 @@ func (inviteCreateCmd) Help() string {
 Examples:
   balai invite create "Evening tea"
   balai invite create "Evening tea" --role speaker --uses 1 --expires 2h
-  balai invite create Planning --for 12D3KooW…`
+  balai invite create Planning --for 12D3KooW…
+  balai invite create "Evening tea" --web balai.example.org`
 }
 
 // Run issues an invite.
@@ -52,10 +55,40 @@ func (i *inviteCreateCmd) Run(ctx context.Context, a *app) error {
 	if i.Uses < 0 || i.Depth < 0 || i.Expires < time.Second {
 		return usage("--uses and --depth are 0 or more, --expires is a second or more")
 	}
+	q := api.InviteRequest{
+		Role: i.Role, Uses: i.Uses, ExpiresIn: int64(i.Expires / time.Second), Audience: i.For, Depth: i.Depth, Knock: i.Knock, Strict: i.Strict,
+	}
+	if i.Web != "" {
+		return i.createWeb(ctx, a, q)
+	}
 	return i.with(ctx, a, func(c *api.Client, id string) error {
-		return call(ctx, a, c, http.MethodPost, roomPath(id, "invites"), api.InviteRequest{
-			Role: i.Role, Uses: i.Uses, ExpiresIn: int64(i.Expires / time.Second), Audience: i.For, Depth: i.Depth, Knock: i.Knock, Strict: i.Strict,
-		}, func(w io.Writer, made api.Invite) { fmt.Fprintln(w, made.Link) })
+		return call(ctx, a, c, http.MethodPost, roomPath(id, "invites"), q, func(w io.Writer, made api.Invite) { fmt.Fprintln(w, made.Link) })
+	})
+}
+
+// createWeb issues an invite whose link leads over the page of a community node.
+func (i *inviteCreateCmd) createWeb(ctx context.Context, a *app, q api.InviteRequest) error {
+	if i.Role != "listener" || i.Strict || i.For != "" {
+		return usage("--web is for listeners only, and not with --strict or --for: the page's script could read the link")
+	}
+	host := strings.TrimSuffix(strings.TrimPrefix(i.Web, "https://"), "/")
+	if u, err := url.Parse("https://" + host); err != nil || u.Host != host || u.Hostname() == "" {
+		return usage("--web wants the name of a community node, such as balai.example.org")
+	}
+	return i.with(ctx, a, func(c *api.Client, id string) error {
+		made, err := c.Invite(ctx, id, q)
+		if err != nil {
+			return err
+		}
+		inv, err := invite.ParseLink(made.Link)
+		if err != nil {
+			return err
+		}
+		if made.Link, err = inv.WebLink(host); err != nil {
+			return err
+		}
+		made.QR = "" // it shows the other link
+		return a.show(made, func(w io.Writer) { fmt.Fprintln(w, made.Link) })
 	})
 }
 

@@ -21,8 +21,8 @@ type runCmd struct {
 	Bootstrap []string `placeholder:"MULTIADDR" help:"Community nodes, with /p2p/ and the id at the end."`
 	NoMDNS    bool     `name:"no-mdns" help:"Do not look for others on the local network."`
 	NoBrowser bool     `help:"Do not open the page."`
-	Name      string   `placeholder:"NAME" help:"Your name in rooms, for a profile that has none yet."`
-	Relay     string   `enum:"auto,never,only-lan" default:"auto" help:"May this daemon pass on other people's audio: ${enum}."`
+	Name      string   `placeholder:"NAME" help:"Your name in rooms, kept for a profile that has none yet."`
+	Relay     string   `enum:"auto,never,only-lan" default:"auto" help:"May this daemon pass on other people's audio: ${enum}. (No effect yet: audio goes directly.)"`
 	lifetime
 }
 
@@ -39,7 +39,7 @@ Examples:
   balai run
   balai run --name Ana --bootstrap /dns/balai.example.org/udp/4330/quic-v1/p2p/12D3KooW…
   balai run --data ~/second-me --api 127.0.0.1:0 --no-browser
-  balai run --relay never            a metered line: pass on nobody's audio`
+  balai run --listen /ip4/127.0.0.1/udp/0/quic-v1      on this machine only, any port`
 }
 
 // readyShape is the one line of run and bootstrap with --json.
