@@ -111,13 +111,24 @@ func (e *Elector) Elect(in *Input, f *Force, now time.Time) (out Outcome) {
 	size := min(len(cs), baseCore+(in.Listeners+perRelay-1)/perRelay, MaxCore)
 	cs = e.rested(cs, size, now)
 	core := e.kept(in, f, cs, size, now)
-	core = fill(core, withoutChair(cs, in.Me), max(size, len(core)))
+	size = max(len(core), min(size+unseen(core, cs), baseCore+(in.Listeners+perRelay-1)/perRelay, MaxCore))
+	core = fill(core, withoutChair(cs, in.Me), size)
 	core = e.improve(core, withoutChair(cs, in.Me), now)
 	core = e.stepBack(core, in.Me)
 	out.Ads = inOrder(core, old)
 	out.Unvouched = unvouched
 	e.remember(core)
 	return out
+}
+
+// unseen counts those of core that are not in cs: they do not take the place of one that is.
+func unseen(core, cs []*Candidate) (n int) {
+	for _, c := range core {
+		if !slices.Contains(cs, c) {
+			n++
+		}
+	}
+	return n
 }
 
 // inOrder are the ads of core: those of old in its order, then the others, so that nothing changes without a reason.

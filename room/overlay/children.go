@@ -62,6 +62,9 @@ func (o *Overlay) join(g *Got, j *wire.Join) {
 		o.busy(p)
 	case !o.serving():
 		o.redirect(p, o.entries(p))
+		if len(o.waiting) < maxWaiting {
+			o.waiting[p] = o.now
+		}
 	case o.over, !o.room(p, mode, ad != nil), o.crowded(p, g.Prefix):
 		if below := o.below(p); len(below) > 0 && j.GetRedirects() < maxRedirects {
 			o.redirect(p, below)

@@ -43,7 +43,7 @@ func (o *Overlay) tendEqual(p peer.ID) {
 		e = &equal{missed: o.now}
 		o.peers[p], o.plan = e, nil
 	}
-	since, linked := o.links[p]
+	_, linked := o.links[p]
 	switch {
 	case !linked:
 		if e.missed.IsZero() {
@@ -57,12 +57,14 @@ func (o *Overlay) tendEqual(p peer.ID) {
 		}
 		return
 	case !e.missed.IsZero():
-		e.missed, e.last = time.Time{}, since
+		e.missed, e.last = time.Time{}, o.now
 	}
 	if o.now.Sub(e.last) >= silenceLimit {
 		e.cut, o.plan = o.now.Add(retryFirst), nil
 		delete(o.links, p)
 		delete(o.kids, p)
+		delete(o.mesh, p)
+		delete(o.former, p)
 		o.out = append(o.out, Dead{p})
 	}
 }

@@ -47,6 +47,8 @@ const (
 	maxHints      = 16
 	maxKnown      = 256 // candidates whose failures are remembered
 	maxPending    = 64
+	maxWaiting    = 256
+	waitingFor    = 10 * time.Second
 	warmPerSlot   = 4   // a warm child costs heartbeats only
 	widenPercent  = 125 // of slots: room for those who lose another parent
 	openPerPrefix = 2   // one part in so many of the slots for one network's strangers
@@ -72,6 +74,8 @@ type Overlay struct {
 
 	links   map[peer.ID]time.Time // open since
 	pending map[peer.ID]time.Time // callers that have not said what they want
+	waiting map[peer.ID]time.Time // asked me for a parent and wait here for a new lease
+	lookout map[peer.ID]bool      // I wait there
 	parents map[peer.ID]*parent   // asked and held
 	kids    map[peer.ID]*child
 	mesh    map[peer.ID]*neighbour
@@ -110,7 +114,7 @@ type failures struct {
 // New is an overlay that knows nothing yet.
 func New(cfg Config) *Overlay {
 	return &Overlay{
-		cfg: cfg, short: identity.ShortID(cfg.Me), links: map[peer.ID]time.Time{}, pending: map[peer.ID]time.Time{},
+		cfg: cfg, short: identity.ShortID(cfg.Me), links: map[peer.ID]time.Time{}, pending: map[peer.ID]time.Time{}, waiting: map[peer.ID]time.Time{}, lookout: map[peer.ID]bool{},
 		parents: map[peer.ID]*parent{}, kids: map[peer.ID]*child{}, mesh: map[peer.ID]*neighbour{},
 		helpers: map[peer.ID]*helper{}, helped: map[peer.ID][]peer.ID{}, former: map[peer.ID]time.Time{}, peers: map[peer.ID]*equal{}, known: map[peer.ID]*failures{},
 	}
@@ -203,6 +207,8 @@ func (o *Overlay) forget(p peer.ID) {
 	o.plan = nil
 	delete(o.links, p)
 	delete(o.pending, p)
+	delete(o.waiting, p)
+	delete(o.lookout, p)
 	delete(o.kids, p)
 	delete(o.former, p)
 	delete(o.mesh, p)
@@ -274,6 +280,9 @@ func (o *Overlay) passOn(l *election.Lease) {
 	for _, p := range sorted(o.kids) {
 		o.tell(p, &wire.LinkRecord{Record: &wire.LinkRecord_Lease{Lease: l.Signed}})
 	}
+	for _, p := range sorted(o.waiting) {
+		o.tell(p, &wire.LinkRecord{Record: &wire.LinkRecord_Lease{Lease: l.Signed}})
+	}
 }
 
 func (o *Overlay) linked(p peer.ID) {
@@ -299,6 +308,8 @@ func (o *Overlay) unlinked(p peer.ID) {
 	o.plan = nil
 	delete(o.links, p)
 	delete(o.pending, p)
+	delete(o.waiting, p)
+	delete(o.lookout, p)
 	delete(o.kids, p)
 	delete(o.helpers, p)
 	delete(o.helped, p)
@@ -319,6 +330,16 @@ func (o *Overlay) expirePending() {
 			delete(o.pending, p)
 			o.plan = nil
 		}
+	}
+	for p, at := range o.waiting {
+		if o.now.Sub(at) >= waitingFor {
+			delete(o.waiting, p)
+			o.plan = nil
+		}
+	}
+	if o.orphan.IsZero() && len(o.lookout) > 0 {
+		clear(o.lookout)
+		o.plan = nil
 	}
 }
 

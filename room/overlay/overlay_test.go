@@ -95,7 +95,7 @@ func TestTwoHundredHearEveryFrame(t *testing.T) {
 
 // A relay in use is killed at a random moment, a hundred times, and comes back as a new process some seconds later.
 func TestRelayKilledAHundredTimes(t *testing.T) {
-	w := talkRoom(t, 6, 90, 100)
+	w := talkRoom(t, 6, 120, 100)
 	var all []time.Duration
 	for range 100 {
 		w.reset()

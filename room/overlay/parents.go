@@ -75,8 +75,10 @@ func (o *Overlay) search() {
 			if p.mode.active() && !p.suspect() {
 				flowing++
 			}
-		case active == 0 || o.now.Sub(p.began) >= attemptEnds:
+		case active == 0:
 			o.drop(id, false)
+		case o.now.Sub(p.began) >= attemptEnds: // not a word
+			o.drop(id, o.lease != nil && o.lease.Holds(id))
 		default:
 			total++
 			if o.now.Sub(p.began) < joinPatience {
@@ -241,6 +243,9 @@ func (o *Overlay) redirected(id peer.ID, ads []*wire.Signed, lease *wire.Signed,
 	} else {
 		o.drop(id, false)
 		o.failure(id).next = o.now.Add(retry)
+		if !o.orphan.IsZero() && len(o.lookout) < 2 && slices.Contains(o.sit.Stage, id) {
+			o.lookout[id] = true // it hears of a new lease before I do
+		}
 	}
 	o.takeHints(id, ads, redirects)
 	if lease != nil {

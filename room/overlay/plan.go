@@ -47,6 +47,12 @@ func (o *Overlay) draw() *Plan {
 	for p := range o.pending {
 		links[p] = true
 	}
+	for p := range o.waiting {
+		links[p] = true
+	}
+	for p := range o.lookout {
+		links[p], dial[p] = true, true
+	}
 	o.drawFeeds(pl, links, dial)
 	for p := range links {
 		pl.Links = append(pl.Links, p)

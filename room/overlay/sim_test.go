@@ -87,6 +87,7 @@ type simNode struct {
 	gap     map[int32]time.Duration // longest since the last reset
 	count   map[int32]int64
 	ticks   map[peer.ID]uint64 // of parents
+	first   time.Duration      // from the start to the first frame
 	heard   map[peer.ID]time.Time
 	pulseOf map[peer.ID]time.Time
 }
@@ -418,7 +419,11 @@ func (n *simNode) dial(p peer.ID) {
 	life := m.life
 	w.after(3*d, m.while(life, func() {
 		pl := m.o.Plan()
-		ok := pl.Accept || slices.Contains(pl.Links, n.id)
+		_, gone := w.state.Removed[n.id]
+		ok := (pl.Accept || slices.Contains(pl.Links, n.id)) && !gone
+		if gone {
+			m.refused++
+		}
 		if ok {
 			m.links[n.id] = true
 			m.step(Linked{n.id})
@@ -532,6 +537,9 @@ func (n *simNode) frame(from, src, ctr int32) {
 	now := n.w.now()
 	if last, ok := n.lastAt[src]; ok {
 		n.gap[src] = max(n.gap[src], now.Sub(last))
+	}
+	if len(n.lastAt) == 0 {
+		n.first = now.Sub(n.since)
 	}
 	n.lastAt[src] = now
 	n.newest[src] = max(n.newest[src], ctr)

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"slices"
+	"testing"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -168,4 +169,23 @@ func (n *simNode) object(p peer.ID) {
 	if n.insider() {
 		n.gossip(note)
 	}
+}
+
+// leave closes all links, as a process that ends in order.
+func (n *simNode) leave() {
+	n.alive = false
+	for p := range n.links {
+		m := n.w.byID[p]
+		n.w.after(n.w.delay(n.i, m.i), m.while(m.life, func() { m.unlink(n) }))
+	}
+}
+
+// leaseOf is a lease whose core is the one node with key 1, signed by itself.
+func (w *sim) leaseOf(t *testing.T, _ peer.ID) *election.Lease {
+	k := simKey(t, 1, 1)
+	a, err := election.ParseAd(election.Ad{Room: w.state.Room, Slots: 10, Issued: simStart}.Sign(k), w.state.Room)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return election.Lease{Room: w.state.Room, Term: 1, Version: 1, Ads: []*election.Ad{a}, Issued: simStart, TTL: election.LeaseTTL}.Sign(k)
 }

@@ -1,0 +1,271 @@
+package overlay
+
+import (
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"balai/room"
+	"balai/room/wire"
+)
+
+// Six people are a mesh; the seventh makes it a core; at four it is a mesh again. Nobody misses more than a frame or two.
+func TestMeshToCoreAndBack(t *testing.T) {
+	w := newSim(t, *simSeed)
+	w.talks = true
+	for i := range 6 {
+		w.add(40, i < 3)
+	}
+	w.run(3 * time.Second)
+	for _, n := range w.nodes {
+		if pl := n.o.Plan(); len(pl.Up) != 5 || len(pl.Feeds) != 0 {
+			t.Fatalf("node %d in the mesh sends to %d, forwards to %d", n.i, len(pl.Up), len(pl.Feeds))
+		}
+	}
+	w.run(time.Second)
+	w.reset()
+	late := []*simNode{w.add(40, false), w.add(40, false)}
+	w.run(30 * time.Second)
+	for _, n := range w.nodes {
+		if n.o.meshMode() || len(n.o.mesh) > 0 {
+			t.Errorf("node %d still has %d neighbours in the core, mesh %v", n.i, len(n.o.mesh), n.o.meshMode())
+		}
+	}
+	if gap, n := w.worst(); gap > 100*time.Millisecond {
+		t.Errorf("mesh to core: a gap of %v at %d\n%s", gap, n.i, w.tell(n))
+	}
+	for _, n := range append(late, w.nodes[4], w.nodes[5]) {
+		n.o.Step(Quit{}, w.now())
+	}
+	w.run(time.Second)
+	for _, n := range append(late, w.nodes[4], w.nodes[5]) {
+		n.kill()
+	}
+	w.run(2 * time.Second)
+	w.reset()
+	w.run(110 * time.Second)
+	for _, n := range w.nodes[:4] {
+		if pl := n.o.Plan(); !n.o.meshMode() || len(pl.Up) != 3 || len(pl.Feeds) != 0 || len(n.o.parents) != 0 {
+			t.Errorf("node %d back in the mesh: up %d, feeds %+v, parents %d", n.i, len(pl.Up), pl.Feeds, len(n.o.parents))
+		}
+	}
+	if gap, n := w.worst(); gap > 100*time.Millisecond {
+		t.Errorf("core to mesh: a gap of %v at %d\n%s", gap, n.i, w.tell(n))
+	}
+}
+
+// Two who cannot reach each other hear by a third.
+func TestAssistInTheMesh(t *testing.T) {
+	w := newSim(t, *simSeed)
+	w.talks = true
+	w.block[[2]int32{0, 1}] = true
+	for range 3 {
+		w.add(10, true)
+	}
+	w.run(8 * time.Second)
+	w.reset()
+	w.run(10 * time.Second)
+	if gap, n := w.worst(); gap > 100*time.Millisecond {
+		t.Errorf("a gap of %v at %d", gap, n.i)
+	}
+	if f := w.nodes[2].o.Plan().Feeds; len(f) != 2 || f[0].Mode != Assist || len(f[0].Only) != 1 {
+		t.Errorf("the third forwards %+v", f)
+	}
+	delete(w.block, [2]int32{0, 1})
+	w.run(20 * time.Second)
+	if f := w.nodes[2].o.Plan().Feeds; len(f) != 0 {
+		t.Errorf("linked at last, and the third still forwards %+v", f)
+	}
+}
+
+// Trust 57: a kicked listener, pass or not, among two hundred: no relay takes it, and those that have it let it go.
+func TestKickedListenerIsTakenByNobody(t *testing.T) {
+	w := talkRoom(t, 5, 110, 200)
+	bad := w.nodes[len(w.nodes)-1]
+	w.state.Removed[bad.id] = room.OpID{1}
+	w.reset()
+	w.run(time.Second)
+	count := bad.count[0]
+	w.run(30 * time.Second)
+	if bad.count[0] != count {
+		t.Errorf("%d frames after a second", bad.count[0]-count)
+	}
+	tried := 0
+	for _, n := range w.nodes {
+		tried += n.refused
+		if n.o.kids[bad.id] != nil || n.links[bad.id] {
+			t.Errorf("node %d holds it", n.i)
+		}
+	}
+	t.Logf("%d JOINs refused", tried)
+}
+
+// Trust 60: a relay that lost its parents asks those below it: they refuse; and one that says yes in spite of it is left.
+func TestNoLoop(t *testing.T) {
+	w := newSim(t, *simSeed)
+	me, below, now := simKey(t, 1, 1).ID(), simKey(t, 1, 2).ID(), simStart
+	o := New(Config{Me: below, Room: w.state.Room})
+	o.Step(Situation{Slots: 10}, now)
+	o.Step(Leased{w.leaseOf(t, me)}, now)
+	o.Step(Linked{me}, now)
+	mine := shortOf(me)
+	o.Step(Got{Peer: me, Record: &wire.LinkRecord{Record: &wire.LinkRecord_Admit{Admit: &wire.JoinAnswer{
+		Mode: uint32(Single), Path: [][]byte{mine[:]},
+	}}}}, now)
+	if len(o.Parents()) != 1 {
+		t.Fatal("not admitted")
+	}
+	join := Got{Peer: me, Record: &wire.LinkRecord{Record: &wire.LinkRecord_Join{Join: &wire.Join{Room: w.state.Room[:], Mode: uint32(Single)}}}}
+	busy := false
+	for _, a := range o.Step(join, now) {
+		if tl, ok := a.(Tell); ok {
+			busy = busy || tl.Record.GetBusy() != nil
+			if tl.Record.GetAdmit() != nil {
+				t.Error("a parent was admitted as a child")
+			}
+		}
+	}
+	if !busy || o.kids[me] != nil {
+		t.Error("a parent that asks to be a child was not refused")
+	}
+	// A child that is not named in the path it tells, and one whose path shows me later.
+	for _, path := range [][]peer.ID{{below, me}, {me}, {}} {
+		var raw [][]byte
+		for _, p := range path {
+			s := shortOf(p)
+			raw = append(raw, s[:])
+		}
+		q := New(Config{Me: below, Room: w.state.Room})
+		q.Step(Situation{Slots: 10}, now)
+		q.Step(Leased{w.leaseOf(t, me)}, now)
+		q.Step(Linked{me}, now)
+		q.Step(Got{Peer: me, Record: &wire.LinkRecord{Record: &wire.LinkRecord_Admit{Admit: &wire.JoinAnswer{Mode: 1, Path: raw}}}}, now)
+		want := 0
+		if len(path) == 1 {
+			want = 1
+		}
+		if len(q.Parents()) != want {
+			t.Errorf("path %v: %d parents", path, len(q.Parents()))
+		}
+	}
+	// One that hides the loop: its tick stands still.
+	at := now
+	for range 12 {
+		at = at.Add(100 * time.Millisecond)
+		o.Step(Pulse{Peer: me, Last: at, Tick: 5, Path: [][]byte{mine[:]}}, at)
+	}
+	if len(o.Parents()) != 0 {
+		t.Error("a parent whose tick stands still is kept")
+	}
+}
+
+// Trust 61: chair, lease and the whole core gone at once.
+func TestAllGoneAtOnce(t *testing.T) {
+	w := newSim(t, *simSeed)
+	w.add(110, false)
+	w.talks = true
+	for range 3 {
+		w.add(0, true)
+	}
+	for range 5 {
+		w.add(110, false)
+	}
+	for range 100 {
+		w.add(0, false)
+	}
+	w.run(20 * time.Second)
+	w.reset()
+	dead := 0
+	for i, n := range w.nodes {
+		if i == 0 || n.o.Plan().Core {
+			n.kill()
+			dead++
+		}
+	}
+	w.run(10 * time.Second)
+	gap, n := w.worst()
+	t.Logf("%d killed, longest gap %v", dead, gap)
+	if gap > 5*time.Second {
+		t.Errorf("%v without audio at %d\n%s", gap, n.i, w.tell(n))
+	}
+}
+
+// Trust 62 in small: a thousand come within a minute, and the core alone cannot hold them.
+func TestThousandJoin(t *testing.T) {
+	w := newSim(t, *simSeed)
+	for range 3 {
+		w.add(0, true)
+	}
+	w.talks = true
+	for range 3 {
+		w.add(150, false)
+	}
+	for range 5 {
+		w.add(0, false)
+	}
+	w.run(5 * time.Second)
+	for i := range 1000 {
+		slots := 0
+		if i%10 == 0 {
+			slots = 20
+		}
+		w.after(time.Duration(w.rng.IntN(15_000))*time.Millisecond, func() { w.add(slots, false) })
+	}
+	w.run(25 * time.Second)
+	deaf, worst, deepest := 0, time.Duration(0), uint32(0)
+	for _, n := range w.nodes[11:] {
+		for s := range int32(3) {
+			if n.count[s] == 0 {
+				deaf++
+			}
+		}
+		worst = max(worst, n.first)
+		deepest = max(deepest, n.o.level())
+	}
+	t.Logf("%d do not hear; first frame after at most %v; deepest level %d", deaf, worst, deepest)
+	if deaf > 0 || worst > 5*time.Second {
+		t.Errorf("%d deaf, first frame after %v", deaf, worst)
+	}
+}
+
+// A thousand joins and leaves leave nothing behind.
+func TestChurnLeavesNothing(t *testing.T) {
+	w := talkRoom(t, 3, 60, 20)
+	size := func() (n int) {
+		for _, m := range w.nodes[:6] {
+			o := m.o
+			n += len(o.links) + len(o.pending) + len(o.parents) + len(o.kids) + len(o.mesh) + len(o.former) + len(o.peers) + len(o.helpers) + len(o.helped) + len(o.hints) + len(o.found)
+			if len(o.known) > maxKnown {
+				t.Errorf("%d failures remembered", len(o.known))
+			}
+		}
+		return n
+	}
+	before := size()
+	for i := range 1000 {
+		n := w.nodes[6+i%20]
+		if n.alive {
+			n.leave()
+		} else {
+			n.start()
+		}
+		w.run(50 * time.Millisecond)
+	}
+	for _, n := range w.nodes {
+		if !n.alive {
+			n.start()
+		}
+	}
+	w.run(15 * time.Second)
+	runtime.GC()
+	if after := size(); after > before+10 {
+		t.Errorf("state of %d before, %d after", before, after)
+	}
+	w.reset()
+	w.run(2 * time.Second)
+	if gap, n := w.worst(); gap > 100*time.Millisecond {
+		t.Errorf("a gap of %v at %d\n%s", gap, n.i, w.tell(n))
+	}
+}
