@@ -262,7 +262,7 @@ func TestReplayedRecords(t *testing.T) {
 		host.halt()
 		var again [][]byte
 		keys := l[0].keys()
-		for _, m := range w.said {
+		for _, m := range w.recorded() {
 			for _, e := range keys {
 				if plain, err := e.OpenGossip(host.room, host.r.Name(m.topic), m.data); err == nil && m.by == host && m.topic == StageTopic {
 					again = append(again, plain)

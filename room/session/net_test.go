@@ -42,11 +42,11 @@ func (p *soul) forward(topic string, data []byte) {
 	all := slices.Clone(p.w.all)
 	p.w.mu.Unlock()
 	for _, to := range all {
-		if to == p || !p.lets(to.id) || p.w.chance(p.w.loss) {
+		if to == p || !p.lets(to.id) || p.w.chance(&p.w.loss) {
 			continue
 		}
 		time.AfterFunc(p.w.delay(), func() { to.receive(topic, p, data) })
-		if p.w.chance(p.w.dup) {
+		if p.w.chance(&p.w.dup) {
 			time.AfterFunc(p.w.delay(), func() { to.receive(topic, p, data) })
 		}
 	}
@@ -109,6 +109,33 @@ func (p *soul) media() Media {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.plan
+}
+
+// stored counts what the disk holds.
+func (p *soul) stored() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.disk)
+}
+
+// hears counts the gossip that was taken.
+func (p *soul) hears() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.heard
+}
+
+// wants are the media links that are wanted.
+func (p *soul) wants() []peer.ID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.links
+}
+
+func (p *soul) listed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ad != nil
 }
 
 const recordPrefix = "record of "

@@ -139,10 +139,25 @@ func (w *world) String() string {
 	return b.String()
 }
 
-func (w *world) chance(p float64) bool {
+// chance draws with one of the world's own probabilities.
+func (w *world) chance(p *float64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return p > 0 && w.rng.Float64() < p
+	return *p > 0 && w.rng.Float64() < *p
+}
+
+// weather sets what share of gossip is lost, and what share comes twice.
+func (w *world) weather(loss, dup float64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.loss, w.dup = loss, dup
+}
+
+// recorded is all gossip until now.
+func (w *world) recorded() []sealed {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.said)
 }
 
 func (w *world) delay() time.Duration {

@@ -185,7 +185,7 @@ func TestOpenRoomNeedsNoInvite(t *testing.T) {
 		ana, ben := w.person("Ana"), w.person("Ben")
 		ana.open(room.Open)
 		w.after(time.Second)
-		if ana.ad == nil {
+		if !ana.listed() {
 			t.Error("an open room is not advertised")
 		}
 		ben.visit(ana)
@@ -252,7 +252,7 @@ func (w *world) stage(speakers, listeners int) (host, mod *soul, rest []*soul) {
 func TestHands(t *testing.T) {
 	simulate(t, seeds, func(t *testing.T, w *world) {
 		host, mod, l := w.stage(0, 4)
-		w.loss, w.dup = .2, .2
+		w.weather(.2, .2)
 		for i, p := range l {
 			if err := p.s.RaiseHand(context.Background(), true); err != nil {
 				t.Fatal(err)
@@ -266,7 +266,7 @@ func TestHands(t *testing.T) {
 				return len(v.Hands) != 4 || !slices.Equal(v.Hands, host.view().Hands)
 			})
 		})
-		w.loss = 0
+		w.weather(0, 0)
 		mod.act(room.Lower, l[1])
 		w.until("a lowered hand", func() bool { return len(host.view().Hands) == 3 && !l[1].view().Me.Hand })
 		host.act(room.ToStage, l[2])
@@ -363,14 +363,14 @@ func TestKick(t *testing.T) {
 		}
 		rest := []*soul{host, mod, l[0], l[2]}
 		w.within(5*time.Second, "the new epoch", func() bool { return agreed(rest...) && host.view().Epoch.N > before })
-		heard := out.heard
+		heard := out.hears()
 		at := time.Now()
 		w.after(time.Minute)
 		w.mutual(rest...)
-		if out.heard != heard {
+		if out.hears() != heard {
 			t.Error("she still hears gossip")
 		}
-		for _, m := range w.said {
+		for _, m := range w.recorded() {
 			for _, e := range keys {
 				if _, err := e.OpenGossip(host.room, host.r.Name(m.topic), m.data); err == nil && m.at.After(at) {
 					t.Fatal("her old keys open what was said after the new epoch")
@@ -380,7 +380,7 @@ func TestKick(t *testing.T) {
 		if n := host.view().Epoch.N; n != before+1 {
 			t.Errorf("one kick, and the epoch goes from %d to %d", before, n)
 		}
-		if slices.Contains(host.links, out.id) {
+		if slices.Contains(host.wants(), out.id) {
 			t.Error("a link to her is still wanted")
 		}
 		out.restart()

@@ -127,7 +127,7 @@ func TestAListenerDecides(t *testing.T) {
 	simulate(t, seeds, func(t *testing.T, w *world) {
 		host, mod, l := w.stage(1, 1)
 		eve, ana := l[1], l[0]
-		stored := len(host.disk)
+		stored := host.stored()
 		before := host.hash()
 		for _, kind := range []room.Kind{room.Ban, room.Kick, room.Mute, room.End} {
 			var grants [][]byte
@@ -150,7 +150,7 @@ func TestAListenerDecides(t *testing.T) {
 		if host.hash() != before || host.view().State != Live || ana.view().State != Live || ana.view().Stage[len(ana.view().Stage)-1].PeerID == "" {
 			t.Fatal("a listener's decision counted")
 		}
-		if n := len(host.disk); n != stored {
+		if n := host.stored(); n != stored {
 			t.Errorf("%d records more on disk", n-stored)
 		}
 		host.restart()
@@ -237,7 +237,7 @@ func TestANewcomersStep(t *testing.T) {
 		w.settle(host, mod, l[0], late)
 		keys := late.keys()
 		open := 0
-		for _, m := range w.said {
+		for _, m := range w.recorded() {
 			if slices.ContainsFunc(keys, func(e sframe.Epoch) bool {
 				_, err := e.OpenGossip(host.room, host.r.Name(m.topic), m.data)
 				return err == nil
