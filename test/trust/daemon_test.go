@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"balai/node/api"
-	"balai/room"
 	"balai/room/session"
 )
 
@@ -299,6 +298,16 @@ func (d *daemon) stats(id, speaker string) (s api.Speaker, ok bool) {
 	return s, false
 }
 
+// uplink is how many frames of the microphone were sent.
+func (d *daemon) uplink(id string) uint64 {
+	d.t.Helper()
+	var all api.Stats
+	if err := d.Do(d.t.Context(), "GET", "/rooms/"+id+"/stats", nil, &all); err != nil {
+		d.t.Fatal(err)
+	}
+	return all.Uplink.Frames
+}
+
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
@@ -315,15 +324,6 @@ func pause(t *testing.T, d time.Duration) {
 	case <-t.Context().Done():
 	case <-time.After(d):
 	}
-}
-
-func mustRoom(t *testing.T, s string) room.ID {
-	t.Helper()
-	id, err := room.ParseID(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return id
 }
 
 var errRefused = errors.New("refused")
