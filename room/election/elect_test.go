@@ -1,0 +1,288 @@
+package election
+
+import (
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"balai/room"
+)
+
+func TestCoreSize(t *testing.T) {
+	p := newPeople(t)
+	for _, tt := range []struct {
+		who       string
+		listeners int
+		size      int
+	}{{"abcdef", 4, 3}, {"abcdef", 2000, 3}, {"abcdef", 2001, 4}, {"ab", 500, 2}, {"a", 500, 1}, {"abcdef", 100_000, 6}, {"abcdef", 3, 0}} {
+		out := new(Elector).Elect(p.input(tt.who, tt.listeners), new(Force), at(0))
+		if len(out.Ads) != tt.size {
+			t.Errorf("%d listeners, candidates %s: core %s", tt.listeners, tt.who, p.show(out.Ads))
+		}
+	}
+}
+
+// The chair carries only where there is no choice.
+func TestChairStandsBack(t *testing.T) {
+	p := newPeople(t)
+	for who, want := range map[string]bool{"habc": false, "hab": false, "ha": true, "h": true} {
+		l := Lease{Ads: new(Elector).Elect(p.input(who, 100), new(Force), at(0)).Ads}
+		if l.Holds(p.id("h")) != want {
+			t.Errorf("candidates %s: core %s", who, p.show(l.Ads))
+		}
+	}
+}
+
+func TestEligible(t *testing.T) {
+	p := newPeople(t)
+	for name, tt := range map[string]struct {
+		change func(c *Candidate)
+		want   bool
+	}{
+		"public":               {func(*Candidate) {}, true},
+		"metered":              {func(c *Candidate) { c.Ad.Flags |= Metered }, false},
+		"on battery":           {func(c *Candidate) { c.Ad.Flags |= OnBattery }, false},
+		"does not consent":     {func(c *Candidate) { c.Ad.Slots = 0 }, false},
+		"not heard":            {func(c *Candidate) { c.Live = false }, false},
+		"new":                  {func(c *Candidate) { c.Here, c.Order = 59*time.Second, 8 }, false},
+		"new, among the first": {func(c *Candidate) { c.Here, c.Order = time.Second, 7 }, true},
+		"reached by half":      {func(c *Candidate) { c.Ad.Reach, c.Direct = ReachUnknown, 2 }, true},
+		"reached by one":       {func(c *Candidate) { c.Ad.Reach, c.Direct = ReachUnknown, 1 }, false},
+	} {
+		in := p.input("a", 100)
+		tt.change(&in.Candidates[0])
+		if out := new(Elector).Elect(in, new(Force), at(0)); (len(out.Ads) == 1) != tt.want {
+			t.Errorf("%s: core %s", name, p.show(out.Ads))
+		}
+	}
+}
+
+// Trust 51: only people behind NAT. A community node that two use carries them, unless the policy forbids it; without
+// one the mesh holds up to sixteen; beyond, no relay.
+func TestLadder(t *testing.T) {
+	p := newPeople(t)
+	for _, tt := range []struct {
+		name         string
+		who          string
+		reservations int
+		vouchedOnly  bool
+		people       int
+		want         Outcome
+		core         string
+	}{
+		{"a node that two use", "abu", 2, false, 12, Outcome{Unvouched: true}, "u"},
+		{"one alone does not count", "abu", 1, false, 12, Outcome{Assist: true}, ""},
+		{"vouched only", "abu", 2, true, 12, Outcome{Assist: true}, ""},
+		{"vouched for", "abv", 0, true, 12, Outcome{}, "v"},
+		{"sixteen", "ab", 0, false, 16, Outcome{Assist: true}, ""},
+		{"seventeen", "ab", 0, false, 17, Outcome{NoRelay: true}, ""},
+		{"six", "ab", 0, false, 6, Outcome{}, ""},
+	} {
+		in := p.input(tt.who, 0)
+		in.People, in.Listeners = tt.people, tt.people-3
+		state := *p.state
+		state.Policy.VouchedOnly = tt.vouchedOnly
+		in.State = &state
+		for i := range in.Candidates {
+			in.Candidates[i].Ad.Reach = ReachUnknown
+			in.Candidates[i].Reservations = tt.reservations
+		}
+		out := new(Elector).Elect(in, new(Force), at(0))
+		if out.Assist != tt.want.Assist || out.NoRelay != tt.want.NoRelay || out.Unvouched != tt.want.Unvouched || p.show(out.Ads) != tt.core {
+			t.Errorf("%s: %+v, core %s", tt.name, out, p.show(out.Ads))
+		}
+	}
+}
+
+// room runs a chair for a while and tells the cores that it had.
+func (p *people) chair(in func(s float64) *Input, e *Elector, f *Force, from, to float64) (cores []string) {
+	for s := from; s < to; s++ {
+		i := in(s)
+		l, _, due := e.Next(i, f, at(s))
+		if !due {
+			continue
+		}
+		l.TTL = LeaseTTL
+		signed := l.Sign(p.keys[p.names[i.Me]])
+		if err := f.Take(signed, p.state, p.ranked(), i.Me, at(s)); err != nil {
+			p.t.Fatalf("%.0f s: %v", s, err)
+		}
+		if c := p.show(signed.Ads); len(cores) == 0 || cores[len(cores)-1] != c {
+			cores = append(cores, c)
+		}
+	}
+	return cores
+}
+
+func TestRoomStaysWithItsCore(t *testing.T) {
+	p := newPeople(t)
+	var e Elector
+	var f Force
+	if cores := p.chair(func(float64) *Input { return p.input("abcdef", 100) }, &e, &f, 0, 300); len(cores) != 1 {
+		t.Errorf("cores %q", cores)
+	}
+	if l := f.Lease(); l.Version != 30 || l.Term != 1 {
+		t.Errorf("term %d version %d after five minutes", l.Term, l.Version)
+	}
+}
+
+// A better one comes in after a minute, not before, and only one in half a minute; noise of a sixteenth changes nothing.
+func TestBetterReplacesAfterAMinute(t *testing.T) {
+	p := newPeople(t)
+	var e Elector
+	var f Force
+	in := func(s float64) *Input {
+		i := p.input("abcdef", 100)
+		for k := range i.Candidates {
+			c := &i.Candidates[k]
+			c.Measured = .4
+			if s >= 100 && (p.names[c.Ad.Peer] == "e" || p.names[c.Ad.Peer] == "f") && f.lease != nil {
+				c.Measured = 1
+			}
+		}
+		return i
+	}
+	all := "abcdef"
+	first := p.chair(func(s float64) *Input { i := in(0); i.Candidates = i.Candidates[:4]; return i }, &e, &f, 0, 100)
+	if len(first) != 1 {
+		t.Fatalf("cores %q", first)
+	}
+	if cores := p.chair(in, &e, &f, 100, 159); len(cores) != 1 || cores[0] != first[0] {
+		t.Errorf("within a minute: %q", cores)
+	}
+	one := p.chair(in, &e, &f, 159, 175)
+	two := p.chair(in, &e, &f, 175, 400)
+	t.Logf("%s: %q %q %q", all, first, one, two)
+	last := f.Lease()
+	if len(last.Ads) != 3 || !last.Holds(p.id("e")) || !last.Holds(p.id("f")) {
+		t.Errorf("core %s", p.show(last.Ads))
+	}
+}
+
+// The dead go at once, when the first in rank misses them or most of stage and core say so; and they cool off.
+func TestDeadAreReplaced(t *testing.T) {
+	p := newPeople(t)
+	var e Elector
+	var f Force
+	in := func(float64) *Input { return p.input("abcd", 100) }
+	p.chair(in, &e, &f, 0, 30)
+	gone := f.Lease().Core()[0]
+	without := func(s float64) *Input {
+		i := in(s)
+		for k := range i.Candidates {
+			i.Candidates[k].Live = i.Candidates[k].Ad.Peer != gone
+		}
+		return i
+	}
+	if p.chair(without, &e, &f, 30, 31); f.Lease().Holds(gone) || len(f.Lease().Ads) != 3 {
+		t.Errorf("core %s", p.show(f.Lease().Ads))
+	}
+	kept := f.Lease().Core()
+	if p.chair(in, &e, &f, 31, 80); f.Lease().Holds(gone) || len(kept) != 3 {
+		t.Errorf("back in %s while it cools off", p.show(f.Lease().Ads))
+	}
+}
+
+// A lower-ranked chair needs the majority of stage and core.
+func TestModeratorNeedsTheMajority(t *testing.T) {
+	p := newPeople(t)
+	var e Elector
+	var f Force
+	p.chair(func(float64) *Input { return p.input("abc", 100) }, &e, &f, 0, 5)
+	bad := f.Lease().Core()[0]
+	says := func(who ...string) func(float64) *Input {
+		return func(float64) *Input {
+			i := p.input("abcd", 100)
+			i.Me, i.First = p.id("m"), false
+			i.Voters = []peer.ID{p.id("m"), p.id("s"), p.id("t"), bad}
+			for _, w := range who {
+				i.Dead[bad] = append(i.Dead[bad], p.id(w))
+			}
+			return i
+		}
+	}
+	if p.chair(says("s"), &e, &f, 10, 15); !f.Lease().Holds(bad) || f.Lease().By != p.id("m") {
+		t.Errorf("one of three was enough: %s", p.show(f.Lease().Ads))
+	}
+	if p.chair(says("s", "t", "x"), &e, &f, 15, 20); f.Lease().Holds(bad) {
+		t.Errorf("two of three were not enough: %s", p.show(f.Lease().Ads))
+	}
+}
+
+// One of a branch, one of a network, while there is a choice.
+func TestDiversity(t *testing.T) {
+	p := newPeople(t)
+	in := p.input("abcdef", 100)
+	for i := range in.Candidates {
+		c := &in.Candidates[i]
+		switch {
+		case i < 3:
+			c.Branch, c.Measured = room.InviteID{1}, 1
+		case i < 5:
+			c.Ad.Prefix, c.Measured = "abc", .9
+		}
+	}
+	out := new(Elector).Elect(in, new(Force), at(0))
+	n := map[string]int{}
+	for _, a := range out.Ads {
+		switch p.names[a.Peer] {
+		case "a", "b", "c":
+			n["branch"]++
+		case "d", "e":
+			n["net"]++
+		}
+	}
+	if len(out.Ads) != 3 || n["branch"] != 1 || n["net"] != 1 {
+		t.Errorf("core %s", p.show(out.Ads))
+	}
+}
+
+// Six stay a mesh; the seventh makes a core; four for a minute end it.
+func TestMeshAndBack(t *testing.T) {
+	p := newPeople(t)
+	var e Elector
+	var f Force
+	with := func(n int) func(float64) *Input {
+		return func(float64) *Input { i := p.input("abcd", n-3); return i }
+	}
+	if cores := p.chair(with(6), &e, &f, 0, 100); len(cores) != 0 {
+		t.Fatalf("cores %q of six people", cores)
+	}
+	if cores := p.chair(with(7), &e, &f, 100, 110); len(cores) != 1 || len(cores[0]) != 3 {
+		t.Fatalf("cores %q of seven people", cores)
+	}
+	p.chair(with(5), &e, &f, 110, 200)
+	p.chair(with(4), &e, &f, 200, 259)
+	if len(f.Lease().Ads) == 0 {
+		t.Fatal("mesh before a minute of four")
+	}
+	if p.chair(with(4), &e, &f, 259, 262); len(f.Lease().Ads) != 0 {
+		t.Errorf("core %s of four people", p.show(f.Lease().Ads))
+	}
+}
+
+// Two halves meet: both cores serve for a minute, then one core of the usual size.
+func TestMergeAfterAPartition(t *testing.T) {
+	p := newPeople(t)
+	var e Elector
+	var f Force
+	in := func(float64) *Input { return p.input("abcdef", 100) }
+	p.chair(func(float64) *Input { return p.input("abc", 100) }, &e, &f, 0, 20)
+	other := Lease{Room: p.state.Room, Term: 2, Version: 7, Grant: room.OpID{9}, Issued: at(15), TTL: LeaseTTL}
+	for _, c := range "def" {
+		other.Ads = append(other.Ads, p.ad(string(c)))
+	}
+	if err := f.Take(other.Sign(p.keys["m"]), p.state, p.ranked(), p.id("h"), at(20)); err == nil {
+		t.Fatal("the moderator's lease was taken while the host beats")
+	}
+	if p.chair(in, &e, &f, 20, 25); len(f.Lease().Ads) != 6 {
+		t.Errorf("core %s after the halves met", p.show(f.Lease().Ads))
+	}
+	if p.chair(in, &e, &f, 25, 79); len(f.Lease().Ads) != 6 {
+		t.Errorf("core %s within a minute", p.show(f.Lease().Ads))
+	}
+	if p.chair(in, &e, &f, 79, 200); len(f.Lease().Ads) != 3 {
+		t.Errorf("core %s at last", p.show(f.Lease().Ads))
+	}
+}
