@@ -70,6 +70,11 @@ func policyOf(n api.NewRoom) (p room.Policy, err error) {
 		}
 		p.Tags = append(p.Tags, t)
 	}
+	for _, s := range append([]string{p.Name, p.Topic, p.Language}, p.Tags...) {
+		if !plainLine(s) { // no hallway would list it
+			return p, fmt.Errorf("the room's texts are single lines without control characters and changes of writing direction: %w", room.Malformed)
+		}
+	}
 	if n.StartsAt != nil {
 		p.StartsAt = n.StartsAt.UTC().Truncate(time.Second)
 	}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"balai/identity"
+	"balai/node/api"
 	"balai/node/p2p"
 	"balai/room"
 	"balai/room/ledger"
@@ -237,5 +239,21 @@ func TestAnAdIsToldAgain(t *testing.T) {
 	a, v := readAd(mine(), time.Now())
 	if slices.Equal(before, mine()) || v != p2p.Accept || a.ad.Name != "Test of Ana" {
 		t.Errorf("again: verdict %d", v)
+	}
+}
+
+// What nobody would list cannot be opened.
+func TestARoomsTextsAreLines(t *testing.T) {
+	for _, n := range []api.NewRoom{
+		{Name: "Tea\x07", Visibility: "open"},
+		{Name: "Tea", Topic: "one\ntwo", Visibility: "unlisted"},
+		{Name: "Tea", Tags: []string{"\u202eaet"}, Visibility: "open"},
+	} {
+		if _, err := policyOf(n); !errors.Is(err, room.Malformed) {
+			t.Errorf("%+v: %v", n, err)
+		}
+	}
+	if _, err := policyOf(api.NewRoom{Name: "Чай и شاي", Topic: "茶", Visibility: "open"}); err != nil {
+		t.Error(err)
 	}
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -106,6 +107,9 @@ func (j *joined) saveMeta(left bool) error {
 	b, err := json.Marshal(m)
 	if err != nil {
 		return err
+	}
+	if old, err := j.d.store.Get(j.d.ctx, store.Rooms.ChildString(j.id.String()).ChildString("meta")); err == nil && bytes.Equal(old, b) {
+		return nil // a full disk keeps no room from being taken up again
 	}
 	return j.Save("meta", b)
 }

@@ -10,12 +10,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/pion/webrtc/v3"
 	"go.uber.org/goleak"
 
 	"balai/node/api"
+	"balai/room"
 	"balai/room/session"
 )
 
@@ -253,5 +256,20 @@ func TestAFailedStartLeavesNothing(t *testing.T) {
 	}
 	if err := goleak.Find(before, lifelong); err != nil {
 		t.Error(err)
+	}
+}
+
+// Two who leave at once do not wait for each other's goodbye until a stream's own deadline.
+func TestTwoStopAtOnce(t *testing.T) {
+	ana, budi := newPerson(t, "Ana"), newPerson(t, "Budi")
+	guest := budi.enter(inviteTo(t, ana.open("unlisted"), session.InviteTerms{Role: room.Speaker}))
+	until(t, guest, "the room", func(v session.View) bool { return v.State == session.Live })
+	began := time.Now()
+	var wg sync.WaitGroup
+	wg.Go(ana.halt)
+	wg.Go(budi.halt)
+	wg.Wait()
+	if took := time.Since(began); took > 9*time.Second { // the command line allows 4.8 s; a stream's deadline is 10 s
+		t.Errorf("stopping took %s", took)
 	}
 }
