@@ -189,3 +189,9 @@ func (w *sim) leaseOf(t *testing.T, _ peer.ID) *election.Lease {
 	}
 	return election.Lease{Room: w.state.Room, Term: 1, Version: 1, Ads: []*election.Ad{a}, Issued: simStart, TTL: election.LeaseTTL}.Sign(k)
 }
+
+// roomless is the room with an id of zeros.
+func (w *sim) roomless() *sim {
+	w.state = &room.State{}
+	return w
+}
