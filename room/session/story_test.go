@@ -12,6 +12,7 @@ import (
 
 	"balai/room"
 	"balai/room/ledger"
+	"balai/room/sframe"
 	"balai/room/wire"
 )
 
@@ -176,5 +177,21 @@ func TestAStorm(t *testing.T) {
 				t.Errorf("%s has %d bytes", name, len(op.Body))
 			}
 		}
+	})
+}
+
+// An epoch whose secret went with the process that drew it is replaced by another.
+func TestALostKey(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(1, 0)
+		mod.in(func(s *Session) {
+			lost := sframe.NewEpoch(s.state.Epoch.N + 1)
+			op := room.Op{Kind: room.NewEpoch, Epoch: room.EpochCommit{N: lost.N, ID: room.EpochID(lost.ID), Cause: causeLeave}}
+			if _, err := s.appendOp(op, time.Now(), true); err != nil {
+				t.Error(err)
+			}
+		})
+		w.within(20*time.Second, "another epoch", func() bool { return host.inForce() == 3 && agreed(host, mod, l[0]) })
+		w.mutual(host, mod, l[0])
 	})
 }
