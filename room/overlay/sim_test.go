@@ -68,8 +68,7 @@ type simNode struct {
 	dialing map[peer.ID]time.Time
 	seen    *Plan
 	from    map[peer.ID]bool
-	parents map[peer.ID]int // how often its active parent changed is counted in moves
-	moves   int
+	moves   int // how often its parents changed
 
 	force   election.Force
 	chair   election.Chair

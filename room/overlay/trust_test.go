@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -267,5 +268,99 @@ func TestChurnLeavesNothing(t *testing.T) {
 	w.run(2 * time.Second)
 	if gap, n := w.worst(); gap > 100*time.Millisecond {
 		t.Errorf("a gap of %v at %d\n%s", gap, n.i, w.tell(n))
+	}
+}
+
+// Who cannot reach the core is served by the mesh that was there before.
+func TestMeshServesWhoHasNoCore(t *testing.T) {
+	w := newSim(t, *simSeed)
+	w.talks = true
+	for _, relay := range []int32{3, 4, 6, 7} {
+		w.block[[2]int32{min(5, relay), max(5, relay)}] = true
+	}
+	for i := range 6 {
+		slots := 40
+		if i < 3 || i == 5 {
+			slots = 0
+		}
+		w.add(slots, i < 3)
+	}
+	w.run(5 * time.Second)
+	w.add(40, false)
+	w.add(40, false)
+	w.run(3 * time.Second)
+	w.reset()
+	w.run(60 * time.Second)
+	if w.nodes[5].o.meshMode() || len(w.nodes[5].o.Parents()) > 0 {
+		t.Fatal("the node reaches a core, or there is none")
+	}
+	for s := range int32(3) {
+		if gap := max(w.nodes[5].gap[s], w.now().Sub(w.nodes[5].lastAt[s])); gap > 100*time.Millisecond {
+			t.Errorf("a gap of %v from speaker %d", gap, s)
+		}
+	}
+}
+
+// A relay tells the reason to whom it refuses, and lets go of a child that was removed.
+func TestRefusedByReason(t *testing.T) {
+	w := newSim(t, *simSeed)
+	me, other, now := simKey(t, 1, 1).ID(), simKey(t, 1, 2).ID(), simStart
+	for _, reason := range []room.Reason{room.Removed, room.Expired, room.Banned, 0} {
+		o := New(Config{Me: me, Room: w.state.Room})
+		o.Step(Situation{Slots: 10}, now)
+		o.Step(Leased{w.leaseOf(t, me)}, now)
+		o.Step(Linked{other}, now)
+		join := &wire.LinkRecord{Record: &wire.LinkRecord_Join{Join: &wire.Join{Room: w.state.Room[:], Mode: uint32(Single)}}}
+		var told room.Reason
+		for _, a := range o.Step(Got{Peer: other, Record: join, Refused: reason}, now) {
+			if tl, ok := a.(Tell); ok {
+				told = room.Reason(tl.Record.GetClose().GetReason())
+			}
+		}
+		if feeds := o.Plan().Feeds; told != reason || (reason == 0) != (len(feeds) == 1) {
+			t.Errorf("%v: told %v, feeds %v", reason, told, feeds)
+		}
+		o.Step(Situation{Slots: 10, Removed: map[Short]bool{shortOf(other): true}}, now)
+		if pl := o.Plan(); len(pl.Feeds) > 0 || len(pl.Links) > 0 {
+			t.Errorf("removed, and still %+v", pl)
+		}
+	}
+}
+
+// A silent member of the core is told to be dead by the others, and its link is opened anew.
+func TestSilentEqualIsCut(t *testing.T) {
+	w := newSim(t, *simSeed)
+	w.talks = true
+	for range 3 {
+		w.add(0, true)
+	}
+	for range 6 {
+		w.add(40, false)
+	}
+	w.run(10 * time.Second)
+	var core []*simNode
+	for _, n := range w.nodes {
+		if n.o.Plan().Core {
+			core = append(core, n)
+		}
+	}
+	if len(core) < 2 {
+		t.Fatalf("core of %d", len(core))
+	}
+	o, p, now := core[0].o, core[1].id, w.now()
+	dead := false
+	for range 40 {
+		now = now.Add(50 * time.Millisecond)
+		for _, a := range o.Step(nil, now) {
+			if d, ok := a.(Dead); ok && d.Peer == p {
+				dead = true
+			}
+		}
+	}
+	if _, open := o.links[p]; !dead || open {
+		t.Errorf("dead %v, link open %v", dead, open)
+	}
+	if pl := o.Plan(); !slices.Contains(pl.Links, p) {
+		t.Error("its link is not opened again")
 	}
 }
