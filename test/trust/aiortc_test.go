@@ -28,15 +28,16 @@ const (
 
 // second is an independent WebRTC client, run as a process: it speaks a WAV, if any, and records what it hears.
 type second struct {
-	cmd *exec.Cmd
-	out *tail
-	err *tail
-	wav string // what was heard
+	cmd  *exec.Cmd
+	out  *tail
+	err  *tail
+	done chan error // its end
+	wav  string     // what was heard
 }
 
 func talker(d *daemon, id, name, wav string, seconds float64) *second {
 	d.t.Helper()
-	s := &second{out: &tail{}, err: &tail{}, wav: filepath.Join(d.t.TempDir(), name+".wav")}
+	s := &second{out: &tail{}, err: &tail{}, done: make(chan error, 1), wav: filepath.Join(d.t.TempDir(), name+".wav")}
 	s.cmd = exec.CommandContext(d.t.Context(), python, client, "--api", d.url, "--token", d.token, "--room", id,
 		"--record", s.wav, "--seconds", fmt.Sprint(seconds))
 	if wav != "" {
@@ -46,13 +47,19 @@ func talker(d *daemon, id, name, wav string, seconds float64) *second {
 	if err := s.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
+	go func() { s.done <- s.cmd.Wait() }()
+	d.t.Cleanup(func() {
+		if d.t.Failed() {
+			d.t.Logf("the client of %s: %s%s", name, s.out, s.err)
+		}
+	})
 	return s
 }
 
 // wait waits for its end and tells the figures of what it heard against what was said.
 func (s *second) wait(t *testing.T) string {
 	t.Helper()
-	err := s.cmd.Wait()
+	err := <-s.done
 	var result struct{ Connected bool }
 	if err != nil || json.Unmarshal([]byte(s.out.String()), &result) != nil || !result.Connected {
 		t.Fatalf("the second client: %v\n%s%s", err, s.out, s.err)
