@@ -38,6 +38,11 @@ func (o *Overlay) serving() bool {
 	return false
 }
 
+// feeds tells whether p is one whose frames come into the core by me: it is taken before I have anything to give.
+func (o *Overlay) feeds(p peer.ID) bool {
+	return o.inCore() && !o.quit && o.sit.Slots > 0 && slices.Contains(o.sit.Stage, p)
+}
+
 // join decides about a JOIN. Room and right to be here come first; nobody who is above me becomes my child.
 func (o *Overlay) join(g *Got, j *wire.Join) {
 	p, mode := g.Peer, granted(Mode(j.GetMode()))
@@ -60,7 +65,7 @@ func (o *Overlay) join(g *Got, j *wire.Join) {
 	switch {
 	case o.parents[p] != nil && o.parents[p].held, o.ancestor(p):
 		o.busy(p)
-	case !o.serving():
+	case !o.serving() && !o.feeds(p):
 		o.redirect(p, o.entries(p))
 		if len(o.waiting) < maxWaiting {
 			o.waiting[p] = o.now

@@ -20,6 +20,7 @@ import (
 const (
 	joinPatience  = 400 * time.Millisecond // then another is asked as well
 	attemptEnds   = 3 * time.Second
+	answerEnds    = 2 * joinPatience // after JOIN went out
 	maxAttempts   = 4
 	maxRedirects  = 4
 	heartbeat     = 200 * time.Millisecond
@@ -354,7 +355,11 @@ func (o *Overlay) got(g *Got) {
 	case *wire.LinkRecord_Admit:
 		o.admitted(g.Peer, r.Admit)
 	case *wire.LinkRecord_Redirect:
-		o.redirected(g.Peer, r.Redirect.GetAds(), r.Redirect.GetLease(), retryMax)
+		retry := retryMax
+		if !o.orphan.IsZero() {
+			retry = retryFirst // it may be about to serve, or hear who does
+		}
+		o.redirected(g.Peer, r.Redirect.GetAds(), r.Redirect.GetLease(), retry)
 	case *wire.LinkRecord_Busy:
 		retry := time.Duration(r.Busy.GetRetryMs()) * time.Millisecond
 		o.redirected(g.Peer, r.Busy.GetAds(), nil, min(max(retry, retryFirst), 6*retryMax))
@@ -384,6 +389,8 @@ func (o *Overlay) left(p peer.ID, l *wire.LinkLeave) {
 	case leaveMesh:
 		if n := o.mesh[p]; n != nil {
 			n.theirs, o.plan = true, nil
+		} else if !o.meshMode() {
+			o.bye(p, leaveMesh, 0) // to me it never was a neighbour
 		}
 	}
 }

@@ -128,6 +128,7 @@ func TestRelayKilledAHundredTimes(t *testing.T) {
 func TestChairKilled(t *testing.T) {
 	w := talkRoom(t, 5, 110, 200)
 	w.state.Moderators = append(w.state.Moderators, w.nodes[1].id)
+	w.run(10 * time.Second) // who came last has chosen its silent parent
 	w.reset()
 	w.nodes[0].kill()
 	w.run(60 * time.Second)
@@ -189,7 +190,7 @@ func (w *sim) tell(n *simNode) string {
 	for p, f := range n.o.known {
 		b += fmt.Sprintf("failed %d: again in %v\n", w.byID[p].i, f.next.Sub(w.now()))
 	}
-	for _, s := range w.nodes[:3] {
+	for _, s := range w.nodes[:4] {
 		b += fmt.Sprintf("speaker %d -> %d: ", s.i, n.i)
 		for _, p := range s.o.Parents() {
 			b += fmt.Sprintf("%d/%d/%v ", w.byID[p.Peer].i, p.Mode, p.Suspect)

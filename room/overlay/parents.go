@@ -77,8 +77,11 @@ func (o *Overlay) search() {
 			}
 		case active == 0:
 			o.drop(id, false)
-		case o.now.Sub(p.began) >= attemptEnds: // not a word
-			o.drop(id, o.lease != nil && o.lease.Holds(id))
+		case o.now.Sub(p.began) >= attemptEnds, !p.asked.IsZero() && o.now.Sub(p.asked) >= answerEnds: // not a word
+			o.drop(id, false)
+			if o.lease != nil && o.lease.Holds(id) {
+				o.out = append(o.out, Dead{id})
+			}
 		default:
 			total++
 			if o.now.Sub(p.began) < joinPatience {

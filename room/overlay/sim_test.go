@@ -423,10 +423,6 @@ func (n *simNode) dial(p peer.ID) {
 		if gone {
 			m.refused++
 		}
-		if ok {
-			m.links[n.id] = true
-			m.step(Linked{n.id})
-		}
 		w.after(d, n.while(n.life, func() {
 			delete(n.dialing, p)
 			if ok && m.links[n.id] {
@@ -436,6 +432,10 @@ func (n *simNode) dial(p peer.ID) {
 				n.step(Unlinked{p})
 			}
 		}))
+		if ok { // last, so that what m says at once comes after the link is open at n
+			m.links[n.id] = true
+			m.step(Linked{n.id})
+		}
 	}))
 }
 
