@@ -281,7 +281,8 @@ func (h *hall) heardAllTheTime(w witness) {
 	s, _ := h.budi.stats(h.id, h.ana.id)
 	sent, opened := h.ana.uplink(h.id)-w.sent, s.Opened-w.opened
 	t.Logf("of the honest speaker %d frames were sent, %d opened, %d heard", sent, opened, len(all))
-	if sent < 100 || opened < sent*8/10 || len(distinct) < int(opened)*9/10 {
+	const stale = 60 // frames: the counters may be a second old at either end
+	if sent < 200 || opened+stale < sent*8/10 || len(distinct)+stale < int(opened)*9/10 {
 		t.Error("the honest speaker is not heard all the time")
 	}
 	if len(distinct) != len(all) {
