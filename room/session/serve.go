@@ -83,7 +83,7 @@ func (s *Session) serveJoin(ctx context.Context, st Stream, hello *wire.Hello, w
 		return room.Malformed
 	}
 	if n.chain != nil { // junk is weighed here, not in the session's goroutine
-		if err := n.chain.VerifyClaim(n.peer, s.me, n.nonce, n.claim.Sig); err != nil {
+		if err := n.weigh(s.me, time.Now()); err != nil {
 			_ = s.call(ctx, func() error {
 				if _, again := s.seen[sha256.Sum256(n.claim.Sig)]; again {
 					err = room.Replayed
@@ -113,6 +113,14 @@ func (s *Session) serveJoin(ctx context.Context, st Stream, hello *wire.Hello, w
 	}
 	_ = st.SetDeadline(time.Now().Add(stepWait))
 	return st.Write(&wire.JoinMessage{Message: &wire.JoinMessage_Welcome{Welcome: w}})
+}
+
+// weigh checks what needs no state: the invite itself first, then the proof of holding it.
+func (n *newcomer) weigh(admitter peer.ID, now time.Time) error {
+	if _, err := n.chain.VerifyOffline(now); err != nil {
+		return err
+	}
+	return n.chain.VerifyClaim(n.peer, admitter, n.nonce, n.claim.Sig)
 }
 
 // holdKnock waits for an authority's answer as long as the newcomer holds the stream.
