@@ -3,6 +3,7 @@ package session
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -10,6 +11,7 @@ import (
 	"balai/identity"
 	"balai/room"
 	"balai/room/invite"
+	"balai/room/ledger"
 	"balai/room/wire"
 )
 
@@ -220,11 +222,26 @@ func (s *Session) advertise(now time.Time) {
 	}
 	s.ad.seq++
 	s.ad.at, s.ad.text, ad.Seq = now, text, uint64(now.UnixMilli())
-	if s.state.Policy.Visibility != room.Open {
+	if s.state.Policy.Visibility != room.Open || !s.mayList() {
 		s.cfg.Ports.Listed(nil, true)
 		return
 	}
 	s.cfg.Ports.Listed(wire.Sign(s.cfg.Key, wire.DomainAd, ad), true)
+}
+
+// mayList tells whether strangers can see from an ad alone that I may list the room: its founder, or a
+// moderator whom the founder appointed. After a hand-over nobody else's ad is taken.
+func (s *Session) mayList() bool {
+	founder := s.ledger.Founder()
+	if s.me == founder {
+		return true
+	}
+	grant := s.ledger.GrantOf(s.me)
+	if grant == nil {
+		return false
+	}
+	op, _, err := ledger.ParseOp(grant)
+	return err == nil && op.Kind == room.Appoint && op.Author == founder
 }
 
 func (s *Session) makeAd(now time.Time) *wire.Ad {
@@ -236,10 +253,12 @@ func (s *Session) makeAd(now time.Time) *wire.Ad {
 	if r := s.cfg.Ports.Record(); len(r) > 0 {
 		ad.Hints = [][]byte{r}
 	}
-	if s.me != s.state.Host {
+	if s.me != s.ledger.Founder() {
 		ad.Appoint = s.ledger.GrantOf(s.me)
 	}
-	for q := range s.live {
+	here := append(s.others(), s.me)
+	slices.SortFunc(here, s.byRankThenTime)
+	for _, q := range here {
 		switch {
 		case s.state.Members[q].OnStage || q == s.state.Host:
 			ad.Stage++

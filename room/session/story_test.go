@@ -20,6 +20,7 @@ import (
 func TestTransfer(t *testing.T) {
 	simulate(t, seeds, func(t *testing.T, w *world) {
 		host, mod, l := w.stage(1, 1)
+		founder := host.id
 		ctx := context.Background()
 		old := host.invites(InviteTerms{Role: room.Listener})
 		if err := host.s.Transfer(ctx, l[0].id); !errors.Is(err, ErrForbidden) {
@@ -35,6 +36,11 @@ func TestTransfer(t *testing.T) {
 			w.settle(host, mod, l[0], l[1])
 			if mod.view().Me.Role != "host" || host.view().Me.Role != "speaker" || l[1].view().Host != mod.id.String() {
 				t.Fatalf("after it: %s", w)
+			}
+			var lists bool
+			mod.in(func(s *Session) { lists = s.mayList() })
+			if want := mod.id == founder; lists != want {
+				t.Errorf("transfer %d: the host may list the room: %v, want %v", i, lists, want)
 			}
 			late := w.person("Late")
 			late.come(mod.invites(InviteTerms{Role: room.Listener}))
