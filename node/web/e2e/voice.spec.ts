@@ -9,6 +9,8 @@ import { type Daemon, Lab, root, speech, until } from './lab'
 interface Score { file: string, rho_median: number, rho_n: number, estoi_median: number, estoi_p10: number, estoi_n: number, lag_ms: number }
 
 test.setTimeout(240_000)
+// A trace films every page, and on two cores the film leaves too little for the speech.
+test.use({ trace: 'off' })
 
 const RAW = { echoCancellation: false, noiseSuppression: false, autoGainControl: false }
 
