@@ -64,9 +64,14 @@ func (c *Codes) now() time.Time {
 	return c.Now()
 }
 
-// newSecret is 32 random bytes in base64url, 43 characters.
+// newSecret is 32 random bytes in base64url, 43 characters. The first is never a dash, which a command line
+// would take for a flag.
 func newSecret() string {
 	var b [secret]byte
-	rand.Read(b[:]) //nolint:errcheck // crypto/rand.Read never fails since Go 1.24
-	return base64.RawURLEncoding.EncodeToString(b[:])
+	for {
+		rand.Read(b[:]) //nolint:errcheck // crypto/rand.Read never fails since Go 1.24
+		if s := base64.RawURLEncoding.EncodeToString(b[:]); s[0] != '-' {
+			return s
+		}
+	}
 }

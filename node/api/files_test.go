@@ -93,3 +93,12 @@ func TestDialRefusesAForeignAddress(t *testing.T) {
 		}
 	}
 }
+
+// A token is typed behind a flag of a command line: it must not look like one.
+func TestSecretsAreNoFlags(t *testing.T) {
+	for range 2000 {
+		if s := newSecret(); s[0] == '-' || len(s) != 43 {
+			t.Fatalf("secret %q", s)
+		}
+	}
+}

@@ -38,7 +38,7 @@ type second struct {
 func talker(d *daemon, id, name, wav string, seconds float64) *second {
 	d.t.Helper()
 	s := &second{out: &tail{}, err: &tail{}, done: make(chan error, 1), wav: filepath.Join(d.t.TempDir(), name+".wav")}
-	s.cmd = exec.CommandContext(d.t.Context(), python, client, "--api", d.url, "--token=" + d.token, "--room", id,
+	s.cmd = exec.CommandContext(d.t.Context(), python, client, "--api", d.url, "--token="+d.token, "--room", id,
 		"--record", s.wav, "--seconds", fmt.Sprint(seconds))
 	if wav != "" {
 		s.cmd.Args = append(s.cmd.Args, "--send", wav)
