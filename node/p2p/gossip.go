@@ -116,7 +116,7 @@ func newGossip(h *Host, proto protocol.ID, gate *memberGate) (*Gossip, error) {
 // scoring makes the score of a peer fall on invalid messages, that is on Reject, and on abuse of the
 // protocol itself; silence, lateness and shared addresses cost nothing.
 func scoring() (*pubsub.PeerScoreParams, *pubsub.PeerScoreThresholds) {
-	return &pubsub.PeerScoreParams{
+	score := &pubsub.PeerScoreParams{
 		AppSpecificScore:          func(peer.ID) float64 { return 0 },
 		BehaviourPenaltyWeight:    -1,
 		BehaviourPenaltyThreshold: 20,
@@ -125,11 +125,13 @@ func scoring() (*pubsub.PeerScoreParams, *pubsub.PeerScoreThresholds) {
 		DecayToZero:               0.01,
 		RetainScore:               10 * time.Minute,
 		Topics:                    map[string]*pubsub.TopicScoreParams{},
-	}, &pubsub.PeerScoreThresholds{
+	}
+	limits := &pubsub.PeerScoreThresholds{
 		GossipThreshold:   -50,
 		PublishThreshold:  -100,
 		GraylistThreshold: -200,
 	}
+	return score, limits
 }
 
 // topicScoring counts only Reject: the square of the count, times ten, fading over ten minutes.
