@@ -41,7 +41,7 @@ var imports = map[string]rule{
 	"room/overlay":        {[]string{"identity", "room", "room/wire", "room/election"}, peerID},
 	"room/sframe":         {nil, nil},
 	"room/media":          {nil, nil},
-	"room/session":        {[]string{"identity", "room", "room/wire", "room/invite", "room/ledger", "room/election", "room/sframe", "room/media"}, with(peerID, protobuf)},
+	"room/session":        {[]string{"identity", "room", "room/wire", "room/invite", "room/ledger", "room/election", "room/overlay", "room/sframe", "room/media"}, with(peerID, protobuf)},
 	"node/p2p/rendezvous": {nil, []string{protobuf}},
 	"node/p2p":            {[]string{"identity", "room", "room/wire", "room/media", "node/p2p/rendezvous"}, []string{"github.com/libp2p/", "github.com/quic-go/quic-go", maddr, maddr + "/net", datas, datas + "/", protobuf, "github.com/prometheus/client_golang/"}},
 	"node/rtc":            {[]string{"room/media"}, []string{"github.com/pion/"}},
@@ -49,7 +49,7 @@ var imports = map[string]rule{
 	"node/web":            {nil, nil},
 	"node/api":            {[]string{"identity", "room", "room/invite", "room/session"}, with(peerID, "github.com/danielgtaylor/huma/v2", "github.com/danielgtaylor/huma/v2/", "rsc.io/qr", "golang.org/x/time/rate")},
 	"node": {
-		[]string{"identity", "room", "room/wire", "room/invite", "room/ledger", "room/media", "room/session", "room/sframe", "node/api", "node/p2p", "node/rtc", "node/store", "node/web"},
+		[]string{"identity", "room", "room/wire", "room/invite", "room/ledger", "room/election", "room/overlay", "room/media", "room/session", "room/sframe", "node/api", "node/p2p", "node/rtc", "node/store", "node/web"},
 		with(peerID, "github.com/libp2p/go-libp2p/core/protocol", "github.com/libp2p/go-libp2p/core/record", maddr, datas, datas+"/", protobuf, "github.com/prometheus/client_golang/"),
 	},
 	"cmd/balai": {[]string{"identity", "node", "node/api", "room", "room/invite", "room/session"}, with(peerID, "github.com/alecthomas/kong", "github.com/pelletier/go-toml/v2", maddr)},

@@ -182,15 +182,19 @@ func (f *flow) dropLink(l mediaLink) {
 
 // mesh chooses one link for each peer of the plan.
 func (f *flow) mesh() {
+	var up []peer.ID
+	if f.plan.Plan != nil {
+		up = f.plan.Plan.Up
+	}
 	newest := map[peer.ID]*linkState{}
 	for _, l := range f.links {
-		l.mesh = slices.Contains(f.plan.Peers, l.peer)
+		l.mesh = slices.Contains(up, l.peer)
 		if old := newest[l.peer]; l.mesh && (old == nil || old.via < l.via) {
 			newest[l.peer] = l
 		}
 	}
 	f.out = f.out[:0]
-	for _, p := range f.plan.Peers {
+	for _, p := range up {
 		if l := newest[p]; l != nil && !slices.Contains(f.out, l) {
 			f.out = append(f.out, l)
 		}

@@ -13,6 +13,7 @@ import (
 	"balai/identity"
 	"balai/node/rtc"
 	"balai/room/media"
+	"balai/room/overlay"
 	"balai/room/session"
 	"balai/room/sframe"
 )
@@ -255,7 +256,7 @@ func newBench(tb testing.TB, now time.Time) (flows [2]*flow, end *benchEnd) {
 	}
 	for i, p := range people {
 		q := people[1-i]
-		flows[i].next = session.Media{Me: p.source(), Send: true, Epochs: w.epochs, Sources: []session.Source{q.source()}, Peers: []peer.ID{q.key.ID()}}
+		flows[i].next = session.Media{Me: p.source(), Send: true, Epochs: w.epochs, Sources: []session.Source{q.source()}, Plan: &overlay.Plan{Up: []peer.ID{q.key.ID()}}}
 		flows[i].apply(now)
 		flows[i].addLink(&benchLink{remote: q.key.ID(), end: end})
 	}

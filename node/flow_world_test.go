@@ -16,6 +16,7 @@ import (
 	"balai/node/rtc"
 	"balai/room"
 	"balai/room/media"
+	"balai/room/overlay"
 	"balai/room/session"
 	"balai/room/sframe"
 )
@@ -165,12 +166,14 @@ func (w *world) plan() {
 
 func (w *world) tell(p *person) {
 	m := session.Media{Room: w.room, Me: p.source(), Send: p.send, Epochs: append([]sframe.Epoch(nil), w.epochs...), Seal: w.seal}
+	var plan overlay.Plan
 	for _, q := range w.people {
 		if q != p {
 			m.Sources = append(m.Sources, q.source())
-			m.Peers = append(m.Peers, q.key.ID())
+			plan.Links = append(plan.Links, q.key.ID())
 		}
 	}
+	plan.Up, m.Plan = plan.Links, &plan
 	p.flow.Plan(m)
 }
 

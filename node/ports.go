@@ -12,6 +12,7 @@ import (
 
 	"balai/node/store"
 	"balai/room/invite"
+	"balai/room/overlay"
 	"balai/room/session"
 	"balai/room/wire"
 )
@@ -75,8 +76,8 @@ func (j *joined) Members(peers []peer.ID) {
 }
 
 // Links is session.Ports.
-func (j *joined) Links(peers, dial []peer.ID, sources []*wire.Signed) {
-	j.links.want(peers, dial, sources)
+func (j *joined) Links(plan *overlay.Plan, sources []*wire.Signed) {
+	j.links.want(plan.Links, plan.Dial, sources)
 }
 
 // Media is session.Ports.

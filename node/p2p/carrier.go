@@ -274,6 +274,7 @@ func (h *Host) OpenLink(ctx context.Context, p peer.ID, roomID [32]byte, cfg Lin
 		l.readLoop()
 	}()
 	h.spawn(l.sendLoop)
+	h.spawn(l.tellLoop)
 	return l, nil
 }
 
@@ -290,7 +291,7 @@ func (l *Link) exchange(sources []*wire.Signed) (*wire.LinkOpen, error) {
 }
 
 func (h *Host) newLink(s network.Stream, roomID [32]byte) *Link {
-	l := &Link{h: h, remote: s.Conn().RemotePeer(), room: roomID, stream: s, r: bufio.NewReaderSize(s, 2<<10), done: make(chan struct{})}
+	l := &Link{h: h, remote: s.Conn().RemotePeer(), room: roomID, stream: s, r: bufio.NewReaderSize(s, 2<<10), told: make(chan *wire.LinkRecord, maxLinkTold), done: make(chan struct{})}
 	l.out.init()
 	return l
 }
@@ -346,6 +347,7 @@ func (h *Host) serveLink(s network.Stream) {
 	l.cfg.Store(cfg)
 	if l.hello(cfg.Sources) == nil {
 		h.spawn(l.sendLoop)
+		h.spawn(l.tellLoop)
 	} else {
 		_ = s.Reset()
 	}

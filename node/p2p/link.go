@@ -36,7 +36,8 @@ const bundleMark = 0x0A
 const (
 	maxLinkOpen    = 16 << 10 // the first record, with the sources
 	maxLinkSources = 32
-	maxLinkRecord  = 4 << 10
+	maxLinkRecord  = 16 << 10
+	maxLinkTold    = 64 // records waiting to be written; a peer that reads slower loses the link
 	linkOpenTime   = 10 * time.Second
 	linkWriteTime  = 10 * time.Second // a bundle on the stream that takes longer ends the link
 	linkCloseTime  = time.Second
@@ -46,8 +47,9 @@ const (
 // must not block, and bundle is its own to keep. It may run before OpenLink has returned. Closed runs once
 // when the link has ended, whoever ended it, on a goroutine of the link's.
 type LinkConfig struct {
-	Sources []*wire.Signed               // told to the other side
-	Receive func(l *Link, bundle []byte) // each bundle of the other side
+	Sources []*wire.Signed                    // told to the other side
+	Receive func(l *Link, bundle []byte)      // each bundle of the other side
+	Record  func(l *Link, r *wire.LinkRecord) // each record of its stream; may block, which holds up that stream alone
 	Closed  func(l *Link)
 }
 
@@ -68,6 +70,7 @@ type Link struct {
 	sources []*wire.Signed
 
 	out     sendQueue
+	told    chan *wire.LinkRecord
 	writeMu sync.Mutex // one writer on the stream
 	done    chan struct{}
 	end     sync.Once
@@ -114,6 +117,33 @@ func (l *Link) Send(bundle []byte) bool {
 		return false
 	}
 	return l.out.push(bundle)
+}
+
+// Tell sends a record on the link's stream, after those told before. It never blocks; when too many wait, the link ends.
+func (l *Link) Tell(r *wire.LinkRecord) {
+	select {
+	case l.told <- r:
+	default:
+		_ = l.stream.Reset() // the reader ends the link
+	}
+}
+
+// tellLoop writes what is told until the link ends.
+func (l *Link) tellLoop() {
+	for {
+		select {
+		case r := <-l.told:
+			l.writeMu.Lock()
+			err := l.writeRecord(r, linkWriteTime)
+			l.writeMu.Unlock()
+			if err != nil {
+				_ = l.stream.Reset() // the reader ends the link
+				return
+			}
+		case <-l.done:
+			return
+		}
+	}
 }
 
 // Close ends the link on both sides. Closed is called soon after, not by Close.
@@ -203,6 +233,9 @@ func (l *Link) readLoop() {
 		var m wire.LinkRecord
 		if proto.Unmarshal(b, &m) != nil || m.GetClose() != nil {
 			break
+		}
+		if c := l.cfg.Load(); c != nil && c.Record != nil {
+			c.Record(l, &m)
 		}
 	}
 	l.h.links.remove(l)

@@ -6,6 +6,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"balai/room"
+	"balai/room/overlay"
 	"balai/room/sframe"
 )
 
@@ -13,12 +14,13 @@ import (
 // of it changes. It is read-only.
 type Media struct {
 	Room         room.ID
-	Me           Source         // my own source; sealing starts at no lower counter than ever used
-	Send         bool           // I am on stage, not muted by a moderator and my microphone is on
-	Epochs       []sframe.Epoch // at most 4, oldest first, each at its present step
-	Seal         int            // index in Epochs of the one that I seal with, -1: none
-	Sources      []Source       // of the others
-	Peers        []peer.ID      // the mesh: who gets my frames and whose I take
+	Me           Source             // my own source; sealing starts at no lower counter than ever used
+	Send         bool               // I am on stage, not muted by a moderator and my microphone is on
+	Epochs       []sframe.Epoch     // at most 4, oldest first, each at its present step
+	Seal         int                // index in Epochs of the one that I seal with, -1: none
+	Commits      []room.EpochCommit // what signature blocks are checked under: needs no secret
+	Sources      []Source           // of the others
+	Plan         *overlay.Plan      // who gets frames, and from whom they are taken; nil: nobody
 	ConstantRate bool
 }
 

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"balai/room/invite"
+	"balai/room/overlay"
 	"balai/room/wire"
 )
 
@@ -93,7 +94,8 @@ func (q *ports) Members(peers []peer.ID) {
 	}
 }
 
-func (q *ports) Links(peers, dial []peer.ID, _ []*wire.Signed) {
+func (q *ports) Links(plan *overlay.Plan, _ []*wire.Signed) {
+	peers, dial := plan.Links, plan.Dial
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.links, q.dial = peers, dial

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"balai/room/invite"
+	"balai/room/overlay"
 	"balai/room/wire"
 )
 
@@ -41,8 +42,8 @@ type Ports interface {
 	Publish(topic string, sealed []byte)
 	// Members tells the gate who belongs to this room now.
 	Members(peers []peer.ID)
-	// Links names the peers to hold a media link with; dial are those that this side calls.
-	Links(peers, dial []peer.ID, sources []*wire.Signed)
+	// Links holds the media links that the plan names; sources are what this side says of itself when one opens.
+	Links(plan *overlay.Plan, sources []*wire.Signed)
 	// Media hands the media path its new plan.
 	Media(m Media)
 	// Open opens a control stream to a peer whose addresses are known.

@@ -19,6 +19,7 @@ import (
 	"balai/room/election"
 	"balai/room/invite"
 	"balai/room/ledger"
+	"balai/room/overlay"
 	"balai/room/sframe"
 	"balai/room/wire"
 )
@@ -245,7 +246,7 @@ func (s *Session) goodbye() {
 		s.sayGoodbye(time.Now())
 	}
 	s.cfg.Ports.Media(Media{Room: s.cfg.Room, Seal: -1})
-	s.cfg.Ports.Links(nil, nil, nil)
+	s.cfg.Ports.Links(&overlay.Plan{}, nil)
 	s.cfg.Ports.Listed(nil, false)
 	s.shared.Store(&shared{})
 }

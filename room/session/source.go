@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"balai/room"
+	"balai/room/overlay"
 	"balai/room/sframe"
 	"balai/room/wire"
 )
@@ -123,7 +124,7 @@ func (s *Session) replan(now time.Time) {
 	if !samePlan(&p, &s.plan) {
 		s.plan = p
 		s.cfg.Ports.Media(p)
-		s.cfg.Ports.Links(p.Peers, s.toDial(), []*wire.Signed{s.signSource(now)})
+		s.cfg.Ports.Links(p.Plan, []*wire.Signed{s.signSource(now)})
 	}
 }
 
@@ -134,18 +135,20 @@ func (s *Session) makePlan() Media {
 		Send: me.OnStage && !me.Muted && !s.muted, Epochs: slices.Clone(s.keys.epochs), Seal: s.keys.at(s.keys.seal),
 		ConstantRate: s.state.Policy.ConstantRate,
 	}
+	var peers []peer.ID
 	for q, m := range s.state.Members {
 		if q == s.me {
 			continue
 		}
-		p.Peers = append(p.Peers, q)
+		peers = append(peers, q)
 		if l := s.live[q]; l != nil && l.source != nil {
 			src := *l.source
 			src.Allowed = m.OnStage && !m.Muted
 			p.Sources = append(p.Sources, src)
 		}
 	}
-	sortPeers(p.Peers)
+	sortPeers(peers)
+	p.Plan = &overlay.Plan{Links: peers, Dial: s.toDial(), Up: peers}
 	slices.SortFunc(p.Sources, func(a, b Source) int { return bytes.Compare([]byte(a.Peer), []byte(b.Peer)) })
 	return p
 }
@@ -153,7 +156,7 @@ func (s *Session) makePlan() Media {
 // samePlan compares all but my own counter, which the media path knows better.
 func samePlan(a, b *Media) bool {
 	return a.Room == b.Room && a.Send == b.Send && a.Seal == b.Seal && a.Me.Allowed == b.Me.Allowed && a.ConstantRate == b.ConstantRate &&
-		a.Me.Salt == b.Me.Salt && slices.Equal(a.Epochs, b.Epochs) && slices.Equal(a.Sources, b.Sources) && slices.Equal(a.Peers, b.Peers)
+		a.Me.Salt == b.Me.Salt && slices.Equal(a.Epochs, b.Epochs) && slices.Equal(a.Sources, b.Sources) && slices.Equal(a.Plan.Links, b.Plan.Links) && slices.Equal(a.Plan.Dial, b.Plan.Dial)
 }
 
 // toDial are the live members that I call: those who were here before me. After a while without a link

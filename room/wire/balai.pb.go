@@ -1468,6 +1468,7 @@ type Welcome struct {
 	Rendezvous    []byte                 `protobuf:"bytes,6,opt,name=rendezvous,proto3" json:"rendezvous,omitempty"` // R, for a member that came without it
 	NowMs         int64                  `protobuf:"varint,7,opt,name=now_ms,json=nowMs,proto3" json:"now_ms,omitempty"`
 	Sources       []*Signed              `protobuf:"bytes,8,rep,name=sources,proto3" json:"sources,omitempty"`
+	Lease         *Signed                `protobuf:"bytes,9,opt,name=lease,proto3" json:"lease,omitempty"` // in force, if any
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1554,6 +1555,13 @@ func (x *Welcome) GetNowMs() int64 {
 func (x *Welcome) GetSources() []*Signed {
 	if x != nil {
 		return x.Sources
+	}
+	return nil
+}
+
+func (x *Welcome) GetLease() *Signed {
+	if x != nil {
+		return x.Lease
 	}
 	return nil
 }
@@ -1696,6 +1704,7 @@ type LedgerRequest struct {
 	Wanted        [][]byte               `protobuf:"bytes,4,rep,name=wanted,proto3" json:"wanted,omitempty"` // op ids wanted
 	Leave         *Signed                `protobuf:"bytes,5,opt,name=leave,proto3" json:"leave,omitempty"`   // goodbye of who leaves before gossip flows; the reply is empty
 	Accept        []byte                 `protobuf:"bytes,6,opt,name=accept,proto3" json:"accept,omitempty"` // id of the host's last op: the host asks the other to take the room
+	Pass          *Signed                `protobuf:"bytes,7,opt,name=pass,proto3" json:"pass,omitempty"`     // of who is not in the ledger; an authority answers with a new one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1772,6 +1781,13 @@ func (x *LedgerRequest) GetAccept() []byte {
 	return nil
 }
 
+func (x *LedgerRequest) GetPass() *Signed {
+	if x != nil {
+		return x.Pass
+	}
+	return nil
+}
+
 type LedgerReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Genesis       *Signed                `protobuf:"bytes,1,opt,name=genesis,proto3" json:"genesis,omitempty"`
@@ -1782,6 +1798,8 @@ type LedgerReply struct {
 	More          bool                   `protobuf:"varint,6,opt,name=more,proto3" json:"more,omitempty"`
 	Sources       []*Signed              `protobuf:"bytes,7,rep,name=sources,proto3" json:"sources,omitempty"`
 	Accept        *Signed                `protobuf:"bytes,8,opt,name=accept,proto3" json:"accept,omitempty"` // the Acceptance that was asked for, domain "balai-accept/1"
+	Lease         *Signed                `protobuf:"bytes,9,opt,name=lease,proto3" json:"lease,omitempty"`   // in force, if any
+	Pass          *Signed                `protobuf:"bytes,10,opt,name=pass,proto3" json:"pass,omitempty"`    // by an authority, for who asked
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1868,6 +1886,20 @@ func (x *LedgerReply) GetSources() []*Signed {
 func (x *LedgerReply) GetAccept() *Signed {
 	if x != nil {
 		return x.Accept
+	}
+	return nil
+}
+
+func (x *LedgerReply) GetLease() *Signed {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *LedgerReply) GetPass() *Signed {
+	if x != nil {
+		return x.Pass
 	}
 	return nil
 }
@@ -2238,6 +2270,7 @@ type StageMessage struct {
 	//	*StageMessage_Reaction
 	//	*StageMessage_RelayAd
 	//	*StageMessage_Objection
+	//	*StageMessage_Digest
 	Message       isStageMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2361,6 +2394,15 @@ func (x *StageMessage) GetObjection() *Signed {
 	return nil
 }
 
+func (x *StageMessage) GetDigest() *Signed {
+	if x != nil {
+		if x, ok := x.Message.(*StageMessage_Digest); ok {
+			return x.Digest
+		}
+	}
+	return nil
+}
+
 type isStageMessage_Message interface {
 	isStageMessage_Message()
 }
@@ -2401,6 +2443,10 @@ type StageMessage_Objection struct {
 	Objection *Signed `protobuf:"bytes,9,opt,name=objection,proto3,oneof"`
 }
 
+type StageMessage_Digest struct {
+	Digest *Signed `protobuf:"bytes,10,opt,name=digest,proto3,oneof"`
+}
+
 func (*StageMessage_Presence) isStageMessage_Message() {}
 
 func (*StageMessage_Beat) isStageMessage_Message() {}
@@ -2418,6 +2464,8 @@ func (*StageMessage_Reaction) isStageMessage_Message() {}
 func (*StageMessage_RelayAd) isStageMessage_Message() {}
 
 func (*StageMessage_Objection) isStageMessage_Message() {}
+
+func (*StageMessage_Digest) isStageMessage_Message() {}
 
 // Presence is a member's heartbeat, every 2 s, TTL 10 s. Domain "balai-presence/1".
 type Presence struct {
@@ -3030,7 +3078,8 @@ func (x *Reaction) GetKind() uint32 {
 	return 0
 }
 
-// Pass lets a listener in who is not in the ledger. Domain "balai-pass/1".
+// Pass shows to who does not hold the ledger that an authority lets peer be in the room: to a relay that is no member, and,
+// for a listener who is not in the ledger, to everybody. Domain "balai-pass/1".
 type Pass struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Room          []byte                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
@@ -3039,7 +3088,9 @@ type Pass struct {
 	EpochId       []byte                 `protobuf:"bytes,4,opt,name=epoch_id,json=epochId,proto3" json:"epoch_id,omitempty"`
 	NbfS          int64                  `protobuf:"varint,5,opt,name=nbf_s,json=nbfS,proto3" json:"nbf_s,omitempty"`
 	ExpS          int64                  `protobuf:"varint,6,opt,name=exp_s,json=expS,proto3" json:"exp_s,omitempty"`
-	Grant         []byte                 `protobuf:"bytes,7,opt,name=grant,proto3" json:"grant,omitempty"`
+	Grant         []byte                 `protobuf:"bytes,7,opt,name=grant,proto3" json:"grant,omitempty"` // id of the op that made the signer an authority; empty: the founder
+	Chain         [][]byte               `protobuf:"bytes,8,rep,name=chain,proto3" json:"chain,omitempty"` // ids of the invite blocks that it came by, root first
+	Name          string                 `protobuf:"bytes,9,opt,name=name,proto3" json:"name,omitempty"`   // as told on entering
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3121,6 +3172,20 @@ func (x *Pass) GetGrant() []byte {
 		return x.Grant
 	}
 	return nil
+}
+
+func (x *Pass) GetChain() [][]byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *Pass) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
 }
 
 // RelayAd is what a node that would relay says of itself, on change or each 30 s. Domain "balai-relay-ad/1".
@@ -3768,6 +3833,8 @@ type RelayRequest struct {
 	Digest        *Signed                `protobuf:"bytes,7,opt,name=digest,proto3" json:"digest,omitempty"`
 	Sources       []*Signed              `protobuf:"bytes,8,rep,name=sources,proto3" json:"sources,omitempty"`
 	Records       [][]byte               `protobuf:"bytes,9,rep,name=records,proto3" json:"records,omitempty"` // peer records of stage and core
+	Grants        []*Signed              `protobuf:"bytes,10,rep,name=grants,proto3" json:"grants,omitempty"`  // the line of grants that makes the asker an authority, as in Challenge
+	Drop          bool                   `protobuf:"varint,11,opt,name=drop,proto3" json:"drop,omitempty"`     // the room needs this relay no more
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3863,6 +3930,20 @@ func (x *RelayRequest) GetRecords() [][]byte {
 		return x.Records
 	}
 	return nil
+}
+
+func (x *RelayRequest) GetGrants() []*Signed {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+func (x *RelayRequest) GetDrop() bool {
+	if x != nil {
+		return x.Drop
+	}
+	return false
 }
 
 type RelayReply struct {
@@ -5314,7 +5395,7 @@ const file_balai_proto_rawDesc = "" +
 	"\x06source\x18\x05 \x01(\v2\x10.balai.v1.SignedR\x06source\x12\x14\n" +
 	"\x05addrs\x18\x06 \x03(\fR\x05addrs\"\n" +
 	"\n" +
-	"\bKnocking\"\xa1\x02\n" +
+	"\bKnocking\"\xc9\x02\n" +
 	"\aWelcome\x12*\n" +
 	"\agenesis\x18\x01 \x01(\v2\x10.balai.v1.SignedR\agenesis\x12\"\n" +
 	"\x03ops\x18\x02 \x03(\v2\x10.balai.v1.SignedR\x03ops\x12#\n" +
@@ -5325,7 +5406,8 @@ const file_balai_proto_rawDesc = "" +
 	"rendezvous\x18\x06 \x01(\fR\n" +
 	"rendezvous\x12\x15\n" +
 	"\x06now_ms\x18\a \x01(\x03R\x05nowMs\x12*\n" +
-	"\asources\x18\b \x03(\v2\x10.balai.v1.SignedR\asources\"R\n" +
+	"\asources\x18\b \x03(\v2\x10.balai.v1.SignedR\asources\x12&\n" +
+	"\x05lease\x18\t \x01(\v2\x10.balai.v1.SignedR\x05lease\"R\n" +
 	"\x06Refuse\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\rR\x06reason\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x18\n" +
@@ -5334,14 +5416,15 @@ const file_balai_proto_rawDesc = "" +
 	"\x01n\x18\x01 \x01(\x04R\x01n\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x12\n" +
 	"\x04step\x18\x03 \x01(\rR\x04step\x12\x16\n" +
-	"\x06secret\x18\x04 \x01(\fR\x06secret\"\xb9\x01\n" +
+	"\x06secret\x18\x04 \x01(\fR\x06secret\"\xdf\x01\n" +
 	"\rLedgerRequest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\fR\x04room\x12$\n" +
 	"\x05heads\x18\x02 \x03(\v2\x0e.balai.v1.SeenR\x05heads\x12\x16\n" +
 	"\x06epochs\x18\x03 \x03(\fR\x06epochs\x12\x16\n" +
 	"\x06wanted\x18\x04 \x03(\fR\x06wanted\x12&\n" +
 	"\x05leave\x18\x05 \x01(\v2\x10.balai.v1.SignedR\x05leave\x12\x16\n" +
-	"\x06accept\x18\x06 \x01(\fR\x06accept\"\xa2\x02\n" +
+	"\x06accept\x18\x06 \x01(\fR\x06accept\x12$\n" +
+	"\x04pass\x18\a \x01(\v2\x10.balai.v1.SignedR\x04pass\"\xf0\x02\n" +
 	"\vLedgerReply\x12*\n" +
 	"\agenesis\x18\x01 \x01(\v2\x10.balai.v1.SignedR\agenesis\x12\"\n" +
 	"\x03ops\x18\x02 \x03(\v2\x10.balai.v1.SignedR\x03ops\x12%\n" +
@@ -5350,7 +5433,10 @@ const file_balai_proto_rawDesc = "" +
 	"\arefused\x18\x05 \x01(\rR\arefused\x12\x12\n" +
 	"\x04more\x18\x06 \x01(\bR\x04more\x12*\n" +
 	"\asources\x18\a \x03(\v2\x10.balai.v1.SignedR\asources\x12(\n" +
-	"\x06accept\x18\b \x01(\v2\x10.balai.v1.SignedR\x06accept\"\x83\x01\n" +
+	"\x06accept\x18\b \x01(\v2\x10.balai.v1.SignedR\x06accept\x12&\n" +
+	"\x05lease\x18\t \x01(\v2\x10.balai.v1.SignedR\x05lease\x12$\n" +
+	"\x04pass\x18\n" +
+	" \x01(\v2\x10.balai.v1.SignedR\x04pass\"\x83\x01\n" +
 	"\n" +
 	"OpsMessage\x12\"\n" +
 	"\x03ops\x18\x01 \x03(\v2\x10.balai.v1.SignedR\x03ops\x12+\n" +
@@ -5378,7 +5464,7 @@ const file_balai_proto_rawDesc = "" +
 	"\x04salt\x18\x03 \x01(\fR\x04salt\x12\x19\n" +
 	"\bepoch_id\x18\x04 \x01(\fR\aepochId\x12\x10\n" +
 	"\x03ctr\x18\x05 \x01(\rR\x03ctr\x12\x17\n" +
-	"\atime_ms\x18\x06 \x01(\x03R\x06timeMs\"\xa8\x03\n" +
+	"\atime_ms\x18\x06 \x01(\x03R\x06timeMs\"\xd4\x03\n" +
 	"\fStageMessage\x12.\n" +
 	"\bpresence\x18\x01 \x01(\v2\x10.balai.v1.SignedH\x00R\bpresence\x12&\n" +
 	"\x04beat\x18\x02 \x01(\v2\x10.balai.v1.SignedH\x00R\x04beat\x12(\n" +
@@ -5388,7 +5474,9 @@ const file_balai_proto_rawDesc = "" +
 	"\x04chat\x18\x06 \x01(\v2\x10.balai.v1.SignedH\x00R\x04chat\x12.\n" +
 	"\breaction\x18\a \x01(\v2\x10.balai.v1.SignedH\x00R\breaction\x12-\n" +
 	"\brelay_ad\x18\b \x01(\v2\x10.balai.v1.SignedH\x00R\arelayAd\x120\n" +
-	"\tobjection\x18\t \x01(\v2\x10.balai.v1.SignedH\x00R\tobjectionB\t\n" +
+	"\tobjection\x18\t \x01(\v2\x10.balai.v1.SignedH\x00R\tobjection\x12*\n" +
+	"\x06digest\x18\n" +
+	" \x01(\v2\x10.balai.v1.SignedH\x00R\x06digestB\t\n" +
 	"\amessage\"\xc4\x03\n" +
 	"\bPresence\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\fR\x04room\x12\x12\n" +
@@ -5442,7 +5530,7 @@ const file_balai_proto_rawDesc = "" +
 	"\x04peer\x18\x02 \x01(\fR\x04peer\x12\x10\n" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x17\n" +
 	"\atime_ms\x18\x04 \x01(\x03R\x06timeMs\x12\x12\n" +
-	"\x04kind\x18\x05 \x01(\rR\x04kind\"\x9d\x01\n" +
+	"\x04kind\x18\x05 \x01(\rR\x04kind\"\xc7\x01\n" +
 	"\x04Pass\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\fR\x04room\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\fR\x04peer\x12\x12\n" +
@@ -5450,7 +5538,9 @@ const file_balai_proto_rawDesc = "" +
 	"\bepoch_id\x18\x04 \x01(\fR\aepochId\x12\x13\n" +
 	"\x05nbf_s\x18\x05 \x01(\x03R\x04nbfS\x12\x13\n" +
 	"\x05exp_s\x18\x06 \x01(\x03R\x04expS\x12\x14\n" +
-	"\x05grant\x18\a \x01(\fR\x05grant\"\xf6\x02\n" +
+	"\x05grant\x18\a \x01(\fR\x05grant\x12\x14\n" +
+	"\x05chain\x18\b \x03(\fR\x05chain\x12\x12\n" +
+	"\x04name\x18\t \x01(\tR\x04name\"\xf6\x02\n" +
 	"\aRelayAd\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\fR\x04room\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\fR\x04peer\x12\x10\n" +
@@ -5513,7 +5603,7 @@ const file_balai_proto_rawDesc = "" +
 	"\vDigestStage\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\fR\x04peer\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\rR\x06source\x12\x14\n" +
-	"\x05muted\x18\x03 \x01(\bR\x05muted\"\xe4\x02\n" +
+	"\x05muted\x18\x03 \x01(\bR\x05muted\"\xa2\x03\n" +
 	"\fRelayRequest\x12*\n" +
 	"\agenesis\x18\x01 \x01(\v2\x10.balai.v1.SignedR\agenesis\x12\"\n" +
 	"\x03ops\x18\x02 \x03(\v2\x10.balai.v1.SignedR\x03ops\x12$\n" +
@@ -5525,7 +5615,10 @@ const file_balai_proto_rawDesc = "" +
 	"\x05lease\x18\x06 \x01(\v2\x10.balai.v1.SignedR\x05lease\x12(\n" +
 	"\x06digest\x18\a \x01(\v2\x10.balai.v1.SignedR\x06digest\x12*\n" +
 	"\asources\x18\b \x03(\v2\x10.balai.v1.SignedR\asources\x12\x18\n" +
-	"\arecords\x18\t \x03(\fR\arecords\"H\n" +
+	"\arecords\x18\t \x03(\fR\arecords\x12(\n" +
+	"\x06grants\x18\n" +
+	" \x03(\v2\x10.balai.v1.SignedR\x06grants\x12\x12\n" +
+	"\x04drop\x18\v \x01(\bR\x04drop\"H\n" +
 	"\n" +
 	"RelayReply\x12 \n" +
 	"\x02ad\x18\x01 \x01(\v2\x10.balai.v1.SignedR\x02ad\x12\x18\n" +
@@ -5725,75 +5818,81 @@ var file_balai_proto_depIdxs = []int32{
 	19, // 24: balai.v1.Welcome.key:type_name -> balai.v1.KeyStep
 	0,  // 25: balai.v1.Welcome.pass:type_name -> balai.v1.Signed
 	0,  // 26: balai.v1.Welcome.sources:type_name -> balai.v1.Signed
-	3,  // 27: balai.v1.LedgerRequest.heads:type_name -> balai.v1.Seen
-	0,  // 28: balai.v1.LedgerRequest.leave:type_name -> balai.v1.Signed
-	0,  // 29: balai.v1.LedgerReply.genesis:type_name -> balai.v1.Signed
-	0,  // 30: balai.v1.LedgerReply.ops:type_name -> balai.v1.Signed
-	19, // 31: balai.v1.LedgerReply.keys:type_name -> balai.v1.KeyStep
-	0,  // 32: balai.v1.LedgerReply.sources:type_name -> balai.v1.Signed
-	0,  // 33: balai.v1.LedgerReply.accept:type_name -> balai.v1.Signed
-	0,  // 34: balai.v1.OpsMessage.ops:type_name -> balai.v1.Signed
-	23, // 35: balai.v1.OpsMessage.handout:type_name -> balai.v1.Handout
-	3,  // 36: balai.v1.OpsMessage.heads:type_name -> balai.v1.Seen
-	24, // 37: balai.v1.Handout.sealed:type_name -> balai.v1.SealedKey
-	0,  // 38: balai.v1.StageMessage.presence:type_name -> balai.v1.Signed
-	0,  // 39: balai.v1.StageMessage.beat:type_name -> balai.v1.Signed
-	0,  // 40: balai.v1.StageMessage.lease:type_name -> balai.v1.Signed
-	0,  // 41: balai.v1.StageMessage.leave:type_name -> balai.v1.Signed
-	0,  // 42: balai.v1.StageMessage.heard:type_name -> balai.v1.Signed
-	0,  // 43: balai.v1.StageMessage.chat:type_name -> balai.v1.Signed
-	0,  // 44: balai.v1.StageMessage.reaction:type_name -> balai.v1.Signed
-	0,  // 45: balai.v1.StageMessage.relay_ad:type_name -> balai.v1.Signed
-	0,  // 46: balai.v1.StageMessage.objection:type_name -> balai.v1.Signed
-	29, // 47: balai.v1.Presence.hand:type_name -> balai.v1.Hand
-	0,  // 48: balai.v1.Presence.source:type_name -> balai.v1.Signed
-	0,  // 49: balai.v1.Presence.handout_key:type_name -> balai.v1.Signed
-	3,  // 50: balai.v1.Presence.heads:type_name -> balai.v1.Seen
-	3,  // 51: balai.v1.Beat.heads:type_name -> balai.v1.Seen
-	0,  // 52: balai.v1.CoreLease.ads:type_name -> balai.v1.Signed
-	38, // 53: balai.v1.CoreLease.params:type_name -> balai.v1.CoreParams
-	41, // 54: balai.v1.Digest.stage:type_name -> balai.v1.DigestStage
-	0,  // 55: balai.v1.RelayRequest.genesis:type_name -> balai.v1.Signed
-	0,  // 56: balai.v1.RelayRequest.ops:type_name -> balai.v1.Signed
-	3,  // 57: balai.v1.RelayRequest.heads:type_name -> balai.v1.Seen
-	0,  // 58: balai.v1.RelayRequest.vouch:type_name -> balai.v1.Signed
-	0,  // 59: balai.v1.RelayRequest.lease:type_name -> balai.v1.Signed
-	0,  // 60: balai.v1.RelayRequest.digest:type_name -> balai.v1.Signed
-	0,  // 61: balai.v1.RelayRequest.sources:type_name -> balai.v1.Signed
-	0,  // 62: balai.v1.RelayReply.ad:type_name -> balai.v1.Signed
-	45, // 63: balai.v1.LinkRecord.open:type_name -> balai.v1.LinkOpen
-	46, // 64: balai.v1.LinkRecord.heartbeat:type_name -> balai.v1.LinkHeartbeat
-	55, // 65: balai.v1.LinkRecord.ping:type_name -> balai.v1.LinkPing
-	55, // 66: balai.v1.LinkRecord.pong:type_name -> balai.v1.LinkPing
-	56, // 67: balai.v1.LinkRecord.nack:type_name -> balai.v1.Nack
-	57, // 68: balai.v1.LinkRecord.bad:type_name -> balai.v1.Bad
-	58, // 69: balai.v1.LinkRecord.close:type_name -> balai.v1.LinkClose
-	47, // 70: balai.v1.LinkRecord.join:type_name -> balai.v1.Join
-	48, // 71: balai.v1.LinkRecord.admit:type_name -> balai.v1.JoinAnswer
-	49, // 72: balai.v1.LinkRecord.redirect:type_name -> balai.v1.Redirect
-	50, // 73: balai.v1.LinkRecord.busy:type_name -> balai.v1.Busy
-	51, // 74: balai.v1.LinkRecord.leave:type_name -> balai.v1.LinkLeave
-	52, // 75: balai.v1.LinkRecord.feed:type_name -> balai.v1.Feed
-	0,  // 76: balai.v1.LinkRecord.lease:type_name -> balai.v1.Signed
-	53, // 77: balai.v1.LinkRecord.digest:type_name -> balai.v1.DigestRecord
-	54, // 78: balai.v1.LinkRecord.scores:type_name -> balai.v1.Scores
-	0,  // 79: balai.v1.LinkOpen.sources:type_name -> balai.v1.Signed
-	0,  // 80: balai.v1.Join.pass:type_name -> balai.v1.Signed
-	0,  // 81: balai.v1.Join.ad:type_name -> balai.v1.Signed
-	0,  // 82: balai.v1.JoinAnswer.sources:type_name -> balai.v1.Signed
-	0,  // 83: balai.v1.JoinAnswer.lease:type_name -> balai.v1.Signed
-	0,  // 84: balai.v1.Redirect.ads:type_name -> balai.v1.Signed
-	0,  // 85: balai.v1.Redirect.lease:type_name -> balai.v1.Signed
-	0,  // 86: balai.v1.Busy.ads:type_name -> balai.v1.Signed
-	0,  // 87: balai.v1.LinkLeave.ads:type_name -> balai.v1.Signed
-	0,  // 88: balai.v1.DigestRecord.digest:type_name -> balai.v1.Signed
-	0,  // 89: balai.v1.DigestRecord.ops:type_name -> balai.v1.Signed
-	0,  // 90: balai.v1.DigestRecord.sources:type_name -> balai.v1.Signed
-	91, // [91:91] is the sub-list for method output_type
-	91, // [91:91] is the sub-list for method input_type
-	91, // [91:91] is the sub-list for extension type_name
-	91, // [91:91] is the sub-list for extension extendee
-	0,  // [0:91] is the sub-list for field type_name
+	0,  // 27: balai.v1.Welcome.lease:type_name -> balai.v1.Signed
+	3,  // 28: balai.v1.LedgerRequest.heads:type_name -> balai.v1.Seen
+	0,  // 29: balai.v1.LedgerRequest.leave:type_name -> balai.v1.Signed
+	0,  // 30: balai.v1.LedgerRequest.pass:type_name -> balai.v1.Signed
+	0,  // 31: balai.v1.LedgerReply.genesis:type_name -> balai.v1.Signed
+	0,  // 32: balai.v1.LedgerReply.ops:type_name -> balai.v1.Signed
+	19, // 33: balai.v1.LedgerReply.keys:type_name -> balai.v1.KeyStep
+	0,  // 34: balai.v1.LedgerReply.sources:type_name -> balai.v1.Signed
+	0,  // 35: balai.v1.LedgerReply.accept:type_name -> balai.v1.Signed
+	0,  // 36: balai.v1.LedgerReply.lease:type_name -> balai.v1.Signed
+	0,  // 37: balai.v1.LedgerReply.pass:type_name -> balai.v1.Signed
+	0,  // 38: balai.v1.OpsMessage.ops:type_name -> balai.v1.Signed
+	23, // 39: balai.v1.OpsMessage.handout:type_name -> balai.v1.Handout
+	3,  // 40: balai.v1.OpsMessage.heads:type_name -> balai.v1.Seen
+	24, // 41: balai.v1.Handout.sealed:type_name -> balai.v1.SealedKey
+	0,  // 42: balai.v1.StageMessage.presence:type_name -> balai.v1.Signed
+	0,  // 43: balai.v1.StageMessage.beat:type_name -> balai.v1.Signed
+	0,  // 44: balai.v1.StageMessage.lease:type_name -> balai.v1.Signed
+	0,  // 45: balai.v1.StageMessage.leave:type_name -> balai.v1.Signed
+	0,  // 46: balai.v1.StageMessage.heard:type_name -> balai.v1.Signed
+	0,  // 47: balai.v1.StageMessage.chat:type_name -> balai.v1.Signed
+	0,  // 48: balai.v1.StageMessage.reaction:type_name -> balai.v1.Signed
+	0,  // 49: balai.v1.StageMessage.relay_ad:type_name -> balai.v1.Signed
+	0,  // 50: balai.v1.StageMessage.objection:type_name -> balai.v1.Signed
+	0,  // 51: balai.v1.StageMessage.digest:type_name -> balai.v1.Signed
+	29, // 52: balai.v1.Presence.hand:type_name -> balai.v1.Hand
+	0,  // 53: balai.v1.Presence.source:type_name -> balai.v1.Signed
+	0,  // 54: balai.v1.Presence.handout_key:type_name -> balai.v1.Signed
+	3,  // 55: balai.v1.Presence.heads:type_name -> balai.v1.Seen
+	3,  // 56: balai.v1.Beat.heads:type_name -> balai.v1.Seen
+	0,  // 57: balai.v1.CoreLease.ads:type_name -> balai.v1.Signed
+	38, // 58: balai.v1.CoreLease.params:type_name -> balai.v1.CoreParams
+	41, // 59: balai.v1.Digest.stage:type_name -> balai.v1.DigestStage
+	0,  // 60: balai.v1.RelayRequest.genesis:type_name -> balai.v1.Signed
+	0,  // 61: balai.v1.RelayRequest.ops:type_name -> balai.v1.Signed
+	3,  // 62: balai.v1.RelayRequest.heads:type_name -> balai.v1.Seen
+	0,  // 63: balai.v1.RelayRequest.vouch:type_name -> balai.v1.Signed
+	0,  // 64: balai.v1.RelayRequest.lease:type_name -> balai.v1.Signed
+	0,  // 65: balai.v1.RelayRequest.digest:type_name -> balai.v1.Signed
+	0,  // 66: balai.v1.RelayRequest.sources:type_name -> balai.v1.Signed
+	0,  // 67: balai.v1.RelayRequest.grants:type_name -> balai.v1.Signed
+	0,  // 68: balai.v1.RelayReply.ad:type_name -> balai.v1.Signed
+	45, // 69: balai.v1.LinkRecord.open:type_name -> balai.v1.LinkOpen
+	46, // 70: balai.v1.LinkRecord.heartbeat:type_name -> balai.v1.LinkHeartbeat
+	55, // 71: balai.v1.LinkRecord.ping:type_name -> balai.v1.LinkPing
+	55, // 72: balai.v1.LinkRecord.pong:type_name -> balai.v1.LinkPing
+	56, // 73: balai.v1.LinkRecord.nack:type_name -> balai.v1.Nack
+	57, // 74: balai.v1.LinkRecord.bad:type_name -> balai.v1.Bad
+	58, // 75: balai.v1.LinkRecord.close:type_name -> balai.v1.LinkClose
+	47, // 76: balai.v1.LinkRecord.join:type_name -> balai.v1.Join
+	48, // 77: balai.v1.LinkRecord.admit:type_name -> balai.v1.JoinAnswer
+	49, // 78: balai.v1.LinkRecord.redirect:type_name -> balai.v1.Redirect
+	50, // 79: balai.v1.LinkRecord.busy:type_name -> balai.v1.Busy
+	51, // 80: balai.v1.LinkRecord.leave:type_name -> balai.v1.LinkLeave
+	52, // 81: balai.v1.LinkRecord.feed:type_name -> balai.v1.Feed
+	0,  // 82: balai.v1.LinkRecord.lease:type_name -> balai.v1.Signed
+	53, // 83: balai.v1.LinkRecord.digest:type_name -> balai.v1.DigestRecord
+	54, // 84: balai.v1.LinkRecord.scores:type_name -> balai.v1.Scores
+	0,  // 85: balai.v1.LinkOpen.sources:type_name -> balai.v1.Signed
+	0,  // 86: balai.v1.Join.pass:type_name -> balai.v1.Signed
+	0,  // 87: balai.v1.Join.ad:type_name -> balai.v1.Signed
+	0,  // 88: balai.v1.JoinAnswer.sources:type_name -> balai.v1.Signed
+	0,  // 89: balai.v1.JoinAnswer.lease:type_name -> balai.v1.Signed
+	0,  // 90: balai.v1.Redirect.ads:type_name -> balai.v1.Signed
+	0,  // 91: balai.v1.Redirect.lease:type_name -> balai.v1.Signed
+	0,  // 92: balai.v1.Busy.ads:type_name -> balai.v1.Signed
+	0,  // 93: balai.v1.LinkLeave.ads:type_name -> balai.v1.Signed
+	0,  // 94: balai.v1.DigestRecord.digest:type_name -> balai.v1.Signed
+	0,  // 95: balai.v1.DigestRecord.ops:type_name -> balai.v1.Signed
+	0,  // 96: balai.v1.DigestRecord.sources:type_name -> balai.v1.Signed
+	97, // [97:97] is the sub-list for method output_type
+	97, // [97:97] is the sub-list for method input_type
+	97, // [97:97] is the sub-list for extension type_name
+	97, // [97:97] is the sub-list for extension extendee
+	0,  // [0:97] is the sub-list for field type_name
 }
 
 func init() { file_balai_proto_init() }
@@ -5819,6 +5918,7 @@ func file_balai_proto_init() {
 		(*StageMessage_Reaction)(nil),
 		(*StageMessage_RelayAd)(nil),
 		(*StageMessage_Objection)(nil),
+		(*StageMessage_Digest)(nil),
 	}
 	file_balai_proto_msgTypes[44].OneofWrappers = []any{
 		(*LinkRecord_Open)(nil),
