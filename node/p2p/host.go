@@ -58,17 +58,17 @@ type Host struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	lobby, members *Gossip
-	memberGate     *memberGate
-	streams        streamTable
-	links          linkTable
-	rendezvous     *Rendezvous
-	relay          *relay.Relay
-	mdns           interface{ Close() error }
-	store          *peerStore
-	greet          event.Emitter // EvtPeerProtocolsUpdated on the local bus
-	greetings      greetings
-	prober         prober
+	gossips
+	memberGate *memberGate
+	streams    streamTable
+	links      linkTable
+	rendezvous *Rendezvous
+	relay      *relay.Relay
+	mdns       interface{ Close() error }
+	store      *peerStore
+	greet      event.Emitter // EvtPeerProtocolsUpdated on the local bus
+	greetings  greetings
+	prober     prober
 
 	ready   chan struct{} // closed once host is set
 	mu      sync.Mutex    // guards closed and wg.Add
