@@ -315,7 +315,9 @@ func (o *Overlay) unlinked(p peer.ID) {
 	delete(o.helpers, p)
 	delete(o.helped, p)
 	if n := o.mesh[p]; n != nil {
-		n.since, n.lost = time.Time{}, o.now
+		if !n.since.IsZero() {
+			n.since, n.lost = time.Time{}, o.now
+		}
 		if !o.meshMode() {
 			delete(o.mesh, p)
 		}

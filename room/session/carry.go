@@ -37,6 +37,7 @@ type carry struct {
 	helpers map[peer.ID]*community            // community nodes that I, as chair, keep told
 	digest  digestState
 	finding bool
+	orphan  time.Time // a guest without a parent since
 }
 
 func newCarry(cfg *Config, me peer.ID) carry {

@@ -24,6 +24,7 @@ const (
 	digestRemoved = 24               // the newest
 	digestStage   = 32
 	fetchSpread   = 2 * time.Second // guests do not all ask at once
+	orphanAsks    = 2 * time.Second // a guest without a parent asks whether it is still in
 )
 
 // digestState is the newest digest that this daemon made or heard.
@@ -285,6 +286,16 @@ func asShort(b []byte) (id overlay.Short) {
 
 // fetchAsGuest asks a member for what the digest says I lack.
 func (s *Session) fetchAsGuest(now time.Time) {
+	if !s.guest {
+		return
+	}
+	if len(s.carry.overlay.Plan().Parents) > 0 {
+		s.carry.orphan = time.Time{}
+	} else if s.carry.orphan.IsZero() {
+		s.carry.orphan = now
+	} else if now.Sub(s.carry.orphan) >= orphanAsks && s.carry.digest.fetch.IsZero() {
+		s.carry.digest.fetch = now // nobody feeds me: perhaps I am out
+	}
 	if s.carry.digest.fetch.IsZero() || now.Before(s.carry.digest.fetch) {
 		return
 	}

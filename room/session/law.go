@@ -203,6 +203,11 @@ func (s *Session) gate(now time.Time) {
 		peers = nil // I am in no gossip
 	}
 	s.cfg.Ports.Members(slices.Compact(peers))
+	if l := s.carry.force.Lease(); l != nil { // they need not be members
+		for _, ad := range l.Ads {
+			s.cfg.Ports.Learn(ad.Record, ad.Peer)
+		}
+	}
 }
 
 // introduce is how soon a newcomer hears of me.

@@ -132,7 +132,7 @@ func (s *Session) mayBeGuest(n *newcomer) bool {
 	if _, already := s.guests[n.peer]; already && !n.claim.Member {
 		return true
 	}
-	return s.admission(n).Role == room.Listener && !n.claim.Member && !s.mustKnock(n) && len(s.live)+len(s.admits.waiting) >= gossipLimit
+	return s.admission(n).Role == room.Listener && !n.claim.Member && !s.mustKnock(n) && len(s.live)+len(s.admits.waiting) >= s.limit
 }
 
 // tallyGuests writes down how often invites with a limit were used by passes.

@@ -34,6 +34,7 @@ type world struct {
 	mu    sync.Mutex // guards what follows
 	rng   *rand.Rand
 	all   []*soul
+	limit int // people in the ledger; 0: as usual
 	loss  float64
 	dup   float64
 	slow  time.Duration // the longest delay of a message
@@ -303,6 +304,9 @@ func (p *soul) run(cfg Config) {
 	cfg.Profile = profileOf(p.name)
 	ctx, cancel := context.WithCancel(context.Background())
 	s := New(cfg)
+	if p.w.limit > 0 {
+		s.limit = p.w.limit
+	}
 	ended := make(chan struct{})
 	p.mu.Lock()
 	p.s, p.stop, p.ended, p.gate, p.seen = s, cancel, ended, nil, map[[32]byte]bool{}

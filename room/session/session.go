@@ -101,6 +101,7 @@ type Session struct {
 	pass     *wire.Signed // mine, shown to relays
 	passAt   time.Time    // from when on it is good
 	leaving  bool         // said goodbye, and still carries others
+	limit    int          // people in the ledger and in gossip, from which on listeners come by a pass
 	guests   map[peer.ID]held
 	passed   map[room.InviteID]int // uses of invites by passes that I gave
 	tallied  map[room.InviteID]int // of these, written down
@@ -129,7 +130,7 @@ func New(cfg Config) *Session {
 		live: map[peer.ID]*presence{}, knocks: map[peer.ID]*knock{}, grace: map[peer.ID]time.Time{},
 		heard: map[uint32]map[peer.ID]time.Time{}, fetching: map[peer.ID]bool{}, seen: map[[32]byte]time.Time{},
 		past: map[peer.ID]int64{}, asked: map[peer.ID]time.Time{}, pending: map[room.OpID]*wire.Signed{},
-		guests: map[peer.ID]held{}, passed: map[room.InviteID]int{}, tallied: map[room.InviteID]int{},
+		limit: gossipLimit, guests: map[peer.ID]held{}, passed: map[room.InviteID]int{}, tallied: map[room.InviteID]int{},
 	}
 	s.carry = newCarry(&s.cfg, s.me)
 	s.instance = randomBytes(8)

@@ -120,6 +120,11 @@ func (s *Session) replan(now time.Time) {
 	p := s.makePlan()
 	if !samePlan(&p, &s.plan) {
 		s.plan = p
+		for q := range s.carry.linked {
+			if !slices.Contains(p.Plan.Links, q) {
+				delete(s.carry.linked, q)
+			}
+		}
 		s.cfg.Ports.Media(p)
 		s.cfg.Ports.Links(p.Plan, []*wire.Signed{s.signSource(now)})
 	}
