@@ -251,12 +251,7 @@ func (h *Host) Peers() int { return len(h.host.Network().Peers()) }
 // reached this host directly all the same (AutoNAT tests no private address), "private" when addresses
 // were tried and none answered, else "unknown".
 func (h *Host) Reachability() string {
-	var reachable, unreachable []ma.Multiaddr
-	if c, ok := h.host.(interface {
-		ConfirmedAddrs() (reachable, unreachable, unknown []ma.Multiaddr)
-	}); ok {
-		reachable, unreachable, _ = c.ConfirmedAddrs()
-	}
+	reachable, unreachable := h.confirmed()
 	if len(reachable) > 0 {
 		return "public"
 	}
@@ -269,6 +264,16 @@ func (h *Host) Reachability() string {
 		return "private"
 	}
 	return "unknown"
+}
+
+// confirmed lists the public addresses of this host that AutoNAT v2 has had dialled from outside.
+func (h *Host) confirmed() (reachable, unreachable []ma.Multiaddr) {
+	if c, ok := h.host.(interface {
+		ConfirmedAddrs() (reachable, unreachable, unknown []ma.Multiaddr)
+	}); ok {
+		reachable, unreachable, _ = c.ConfirmedAddrs()
+	}
+	return reachable, unreachable
 }
 
 // Connect makes sure of a direct or circuit connection to a peer, at the addresses given and those known,

@@ -21,9 +21,10 @@ type ownRecord struct {
 }
 
 // Record is this host's own signed peer record: a libp2p envelope of at most 4 KiB with the addresses of
-// Addrs. Loopback addresses are in it only if there are no others. Nil if it could not be signed.
+// Addrs, those confirmed from outside first. Loopback addresses are in it only if there are no others. Nil if it could not be signed.
 func (h *Host) Record() []byte {
-	addrs := recordAddrs(h.host.Addrs())
+	reachable, _ := h.confirmed()
+	addrs := recordAddrs(h.host.Addrs(), reachable)
 	key := ""
 	for _, a := range addrs {
 		key += string(a.Bytes()) + "\x00"
@@ -47,18 +48,20 @@ func (h *Host) Record() []byte {
 	return b
 }
 
-// recordAddrs puts public addresses first, leaves loopback out where there is anything else, and keeps
+// recordAddrs puts addresses confirmed from outside first, then public ones, leaves loopback out where there is anything else, and keeps
 // no more than a reader would take.
-func recordAddrs(addrs []ma.Multiaddr) []ma.Multiaddr {
+func recordAddrs(addrs, confirmed []ma.Multiaddr) []ma.Multiaddr {
 	out := slices.Clone(addrs)
 	rank := func(a ma.Multiaddr) int {
 		switch {
+		case slices.ContainsFunc(confirmed, a.Equal):
+			return 0
 		case isLoopback(a):
-			return 2
+			return 3
 		case isPrivate(a):
-			return 1
+			return 2
 		}
-		return 0
+		return 1
 	}
 	slices.SortStableFunc(out, func(a, b ma.Multiaddr) int { return rank(a) - rank(b) })
 	if i := slices.IndexFunc(out, isLoopback); i > 0 {
