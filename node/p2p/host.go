@@ -287,9 +287,10 @@ func (h *Host) Connect(ctx context.Context, info peer.AddrInfo, force bool) erro
 		return fmt.Errorf("%s: %w", info.ID, ErrCooldown)
 	}
 	ctx = network.WithAllowLimitedConn(ctx, "balai")
+	tried := append(h.host.Peerstore().Addrs(info.ID), info.Addrs...)
 	err := h.host.Connect(ctx, info)
 	if err == nil || wasDialled(ctx, err) {
-		h.dials.done(info.ID, err == nil, h.cfg.Now())
+		h.dials.done(info.ID, err == nil, tried, h.cfg.Now())
 	}
 	if err != nil {
 		return fmt.Errorf("p2p: %w", err)

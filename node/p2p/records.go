@@ -125,6 +125,7 @@ type referral struct {
 	seq    uint64
 	addrs  []ma.Multiaddr // of that record, the direct ones
 	failed time.Time      // last failed dial
+	tried  []ma.Multiaddr // what it tried
 	used   time.Time
 }
 
@@ -148,6 +149,9 @@ func (d *dialBook) newer(rec *peer.PeerRecord, from peer.ID, now time.Time) bool
 		return false
 	}
 	r.seq, r.from, r.addrs = rec.Seq, from, directOnly(rec.Addrs)
+	if untried := func(a ma.Multiaddr) bool { return !ma.Contains(r.tried, a) }; slices.ContainsFunc(rec.Addrs, untried) {
+		r.failed = time.Time{} // there is something new to try
+	}
 	return true
 }
 
@@ -200,7 +204,7 @@ func (d *dialBook) failedLately(p peer.ID, now time.Time) bool {
 }
 
 // done notes the outcome of a dial.
-func (d *dialBook) done(p peer.ID, ok bool, now time.Time) {
+func (d *dialBook) done(p peer.ID, ok bool, tried []ma.Multiaddr, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r := d.get(p, now)
@@ -208,7 +212,7 @@ func (d *dialBook) done(p peer.ID, ok bool, now time.Time) {
 		r.failed = time.Time{}
 		return
 	}
-	r.failed = now
+	r.failed, r.tried = now, tried
 	if r.from == "" {
 		return
 	}
