@@ -251,7 +251,9 @@ func (s *Session) situation(now time.Time) overlay.Situation {
 			sit.Links[p] = links
 		}
 	}
-	if own := s.carry.own; own != nil && own.Slots > 0 {
+	lease := s.carry.force.Lease()
+	spared := s.beat.mine && lease != nil && len(lease.Ads) > 1 && !lease.Holds(s.me) // a chair whose end moves nobody
+	if own := s.carry.own; own != nil && own.Slots > 0 && !spared {
 		sit.Slots = int(own.Slots)
 		if s.reachable(now) {
 			sit.Ad = own.Signed
