@@ -167,6 +167,9 @@ func (f *flow) record(l *linkState, body []byte, now time.Time) {
 	case *wire.LinkRecord_Pong:
 		if r.Pong.GetId() == l.pingID && l.pingID > 0 {
 			l.roundTrip(now.Sub(l.pinged))
+			if s := f.latest[l.peer]; s != nil {
+				f.pulse(s, now)
+			}
 		}
 	case *wire.LinkRecord_Nack:
 		if l.role {
