@@ -23,7 +23,7 @@ const (
 func (s *Session) makeView() View {
 	v := View{
 		ID: s.cfg.Room.String(), State: s.phase, Local: s.cfg.Local, Tags: []string{}, Stage: []OnStage{}, AudienceList: []Person{},
-		Hands: []string{}, Knocks: []Person{}, Core: []string{}, Encryption: "no_key", Carrier: "direct",
+		Hands: []string{}, Knocks: []Person{}, Core: []string{}, Relays: []RelayView{}, Vouched: []string{}, Encryption: "no_key", Carrier: "direct",
 		Me: Me{PeerID: s.me.String(), Role: room.NoRole.String(), Muted: true},
 	}
 	if s.phase == Refused {
