@@ -23,6 +23,7 @@ const (
 const (
 	JoinProtocol   = "/balai/join/1"
 	LedgerProtocol = "/balai/ledger/1"
+	RelayProtocol  = "/balai/relay/1" // to a community node, about a room that it carries
 )
 
 // Stream is a control stream: length-prefixed records with a limit and a deadline.
