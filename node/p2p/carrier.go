@@ -291,7 +291,10 @@ func (l *Link) exchange(sources []*wire.Signed) (*wire.LinkOpen, error) {
 }
 
 func (h *Host) newLink(s network.Stream, roomID [32]byte) *Link {
-	l := &Link{h: h, remote: s.Conn().RemotePeer(), room: roomID, stream: s, r: bufio.NewReaderSize(s, 2<<10), told: make(chan *wire.LinkRecord, maxLinkTold), done: make(chan struct{})}
+	l := &Link{
+		h: h, remote: s.Conn().RemotePeer(), room: roomID, stream: s, r: bufio.NewReaderSize(s, 2<<10), told: make(chan *wire.LinkRecord, maxLinkTold),
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
 	l.out.init()
 	return l
 }

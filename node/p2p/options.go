@@ -77,6 +77,9 @@ func (h *Host) options() ([]libp2p.Option, error) {
 	} else {
 		opts = append(opts, libp2p.DisableMetrics())
 	}
+	if h.cfg.announce != nil {
+		opts = append(opts, libp2p.AddrsFactory(h.cfg.announce))
+	}
 	if h.cfg.Community {
 		opts = append(opts, libp2p.EnableNATService())
 	}
