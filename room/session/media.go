@@ -44,7 +44,7 @@ type Report struct {
 	Up       uint64
 	Dropped  uint64
 
-	Forwarded uint64 // entries of others sent to those that I forward to
+	Forwarded uint64 // entries sent to those that I forward to
 	Children  int    // peers that get them
 	UpKbps    uint32 // all that this room sends, packet overhead included
 }
