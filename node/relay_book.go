@@ -308,13 +308,16 @@ func (b *relayBook) takeOps(ops []*wire.Signed) {
 	}
 }
 
-// vouched tells whether op is an authority's word for me.
-func (b *relayBook) vouched(op *wire.Signed) bool {
+// vouched tells whether op is the word for me of the founder, of p, or of an authority on p's line of grants.
+func (b *relayBook) vouched(op *wire.Signed, line []*wire.Signed, p peer.ID) bool {
 	if op == nil {
 		return false
 	}
 	o, of, err := ledger.ParseOp(op)
-	return err == nil && of == b.id && o.Kind == room.Vouch && slices.Equal(o.Targets, []peer.ID{b.me}) && b.authority(o.Author)
+	if err != nil || of != b.id || o.Kind != room.Vouch || !slices.Equal(o.Targets, []peer.ID{b.me}) {
+		return false
+	}
+	return o.Author == b.founder || o.Author == p || slices.ContainsFunc(line, func(g *wire.Signed) bool { return bytes.Equal(g.GetKey(), op.Key) })
 }
 
 // mayJoin tells whether p may hear by me, by its pass or because the digest or the lease names it. stranger: it may
