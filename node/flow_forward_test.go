@@ -20,6 +20,7 @@ type mill struct {
 	tb      testing.TB
 	flow    *flow
 	now     time.Time
+	hops    uint8 // of the bundles that come
 	sealers []*sframe.Sealer
 	heads   []media.Header
 	links   []*linkState
@@ -105,7 +106,7 @@ func (m *mill) turn() {
 			m.tb.Fatal(err)
 		}
 		m.entry = media.AppendEntry(m.entry[:0], &m.head, m.body)
-		m.build.Begin(media.Bundle{Handle: 300, Seq: uint16(h.Ctr), SendMs: m.flow.millis(m.now)}, media.MaxBundle)
+		m.build.Begin(media.Bundle{Handle: 300, Seq: uint16(h.Ctr), SendMs: m.flow.millis(m.now), Hops: m.hops}, media.MaxBundle)
 		m.build.Add(m.entry)
 		m.bundles[i] = append(m.bundles[i][:0], m.build.Bytes()...)
 		m.flow.down(m.links[i], m.bundles[i], m.now)
