@@ -123,6 +123,18 @@ func (r *relayRoom) pulse(p overlay.Pulse) {
 	r.pulses[p.Peer] = p
 }
 
+// takePulses are those since the last call.
+func (r *relayRoom) takePulses() map[peer.ID]overlay.Pulse {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.pulses) == 0 {
+		return nil // the map stays in use
+	}
+	p := r.pulses
+	r.pulses = make(map[peer.ID]overlay.Pulse, len(p))
+	return p
+}
+
 // run carries the room until nobody needs it, or the node stops.
 func (r *relayRoom) run(ctx context.Context) {
 	defer close(r.done)
@@ -178,13 +190,7 @@ func (r *relayRoom) shut() {
 
 // tend does what is due, and tells the media path, the children and the overlay what is new.
 func (r *relayRoom) tend(now time.Time) {
-	r.mu.Lock()
-	pulses := r.pulses
-	if len(pulses) > 0 {
-		r.pulses = make(map[peer.ID]overlay.Pulse, len(pulses))
-	}
-	r.mu.Unlock()
-	for _, p := range pulses {
+	for _, p := range r.takePulses() {
 		r.step(p, now)
 	}
 	if !r.fresh || now.Sub(r.tended) >= relayTend {
