@@ -144,7 +144,11 @@ func (c *crowd) join(o *order) (a result, err error) {
 				d, e := k.join(relay, [32]byte(o.Room))
 				mu.Lock()
 				a.Times, err = append(a.Times, float64(d.Microseconds())/1e3), errors.Join(err, e)
+				failed := err != nil
 				mu.Unlock()
+				if failed {
+					return
+				}
 			}
 		})
 	}

@@ -79,6 +79,7 @@ func bench(ctx context.Context, only string) error {
 		{"sound", mouthToEar},
 		{"join", joins},
 		{"links", links},
+		{"relay", relay},
 		{"packages", packages},
 	} {
 		if !chosen(s.name, only) {

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,13 +23,15 @@ import (
 
 const (
 	relayRounds = 5
-	relayTicks  = 100 // of 20 ms, in one turn of one forwarder
+	warmTicks   = 10
+	relayTicks  = 75 // of 20 ms, in one turn of one forwarder
 )
 
-// People do not speak in step: each of them has a moment of her own within the tick. In step they are as good as one.
+// When within the tick each speaker speaks. People are not in step: each has a moment of her own.
 var (
-	apart  = [speakers]time.Duration{0, 7 * time.Millisecond, 13 * time.Millisecond}
-	inStep = [speakers]time.Duration{}
+	apart  = []time.Duration{0, 7 * time.Millisecond, 13 * time.Millisecond}
+	inStep = []time.Duration{0, 0, 0}
+	alone  = []time.Duration{0}
 )
 
 // relay lets 3 speakers be heard by 100 children by three forwarders in turn, each in a process of its own: a community
@@ -44,38 +48,41 @@ func relay(ctx context.Context, l *lab) (_ []figure, err error) {
 		return nil, err
 	}
 	all := []figure{plain("relay: link opened to first frame, 100 children, 95 %", quantile(joins, 0.95)/1e3, "s").gate(1, 0.3)}
-	arms := []relayArm{
-		{"a relay", f.node.cmd.Process.Pid, apart, f.sayLinks},
-		{"a relay, speakers in step", f.node.cmd.Process.Pid, inStep, f.sayLinks},
-		{"UDP", f.udp.cmd.Process.Pid, apart, f.sayUDP},
-		{"pion", f.pion.cmd.Process.Pid, apart, f.sayRTP},
+	arms := map[string]*relayArm{
+		"relay":          {pid: f.node.cmd.Process.Pid, at: apart, say: f.sayLinks},
+		"relay, in step": {pid: f.node.cmd.Process.Pid, at: inStep, say: f.sayLinks},
+		"relay, one":     {pid: f.node.cmd.Process.Pid, at: alone, say: f.sayLinks},
+		"UDP":            {pid: f.udp.cmd.Process.Pid, at: apart, say: f.sayUDP},
+		"UDP, one":       {pid: f.udp.cmd.Process.Pid, at: alone, say: f.sayUDP},
+		"pion":           {pid: f.pion.cmd.Process.Pid, at: apart, say: f.sayRTP},
 	}
-	cost, late := make([][]float64, len(arms)), make([][]float64, len(arms))
+	names := slices.Sorted(maps.Keys(arms))
 	for range relayRounds {
-		for i, arm := range arms {
-			c, d, err := f.turn(ctx, &arm)
-			if err != nil {
-				return all, fmt.Errorf("%s: %w", arm.name, err)
+		for _, name := range names {
+			if err := f.turn(ctx, arms[name]); err != nil {
+				return all, fmt.Errorf("%s: %w", name, err)
 			}
-			cost[i], late[i] = append(cost[i], c), append(late[i], d)
 		}
 	}
 	memory, err := f.memory()
-	return append(append(all, relayFigures(cost, late)...), memory...), err
+	return append(append(all, relayFigures(arms)...), memory...), err
 }
 
-func relayFigures(cost, late [][]float64) []figure {
-	for i, name := range []string{"relay", "relay, in step", "UDP", "pion"} {
-		fmt.Fprintf(os.Stderr, "bench: relay: %s: CPU per speaker-frame %.2f to %.2f µs, latency %.2f to %.2f ms\n", name,
-			quantile(cost[i], 0), quantile(cost[i], 1), quantile(late[i], 0), quantile(late[i], 1))
+func relayFigures(arms map[string]*relayArm) []figure {
+	for name, a := range arms {
+		fmt.Fprintf(os.Stderr, "bench: by %s: CPU per speaker-frame %.2f to %.2f µs, one way %.2f to %.2f ms\n", name,
+			quantile(a.cost, 0), quantile(a.cost, 1), quantile(a.late, 0), quantile(a.late, 1))
 	}
+	relay, inStep, one, udp, udpOne, pion := arms["relay"], arms["relay, in step"], arms["relay, one"], arms["UDP"], arms["UDP, one"], arms["pion"]
 	return []figure{
-		against("relay to 100 children, CPU per speaker-frame delivered, vs. plain UDP, a datagram each", cost[0], cost[2], "µs").gate(3, 0.5),
-		against("relay to 100 children, CPU per speaker-frame delivered, vs. a pion forwarder", cost[0], cost[3], "µs").gate(1.3, 0.2),
-		against("the same, speakers in step, vs. plain UDP", cost[1], cost[2], "µs"),
-		plain("speaker to child by a relay of 100, one way, median", median(late[0]), "ms").gate(2, 2),
-		against("the same, vs. by a UDP forwarder", late[0], late[2], "ms"),
-		against("the same, vs. by a pion forwarder", late[0], late[3], "ms"),
+		against("relay to 100 children, CPU per speaker-frame delivered, vs. plain UDP, a datagram each", relay.cost, udp.cost, "µs").gate(3, 0.5),
+		against("relay to 100 children, CPU per speaker-frame delivered, vs. a pion forwarder", relay.cost, pion.cost, "µs").gate(1.3, 0.2),
+		against("relay to 100 children, speakers in step, CPU, vs. plain UDP", inStep.cost, udp.cost, "µs"),
+		against("relay to 100 children, one speaker, CPU, vs. plain UDP", one.cost, udpOne.cost, "µs"),
+		plain("speaker to child by a relay of 100, one speaker, one way, median", median(one.late), "ms").gate(2, 2),
+		against("speaker to child by a relay of 100, one speaker, one way, vs. by a UDP forwarder", one.late, udpOne.late, "ms"),
+		against("speaker to child by a relay of 100, 3 speakers, one way, vs. by a UDP forwarder", relay.late, udp.late, "ms"),
+		against("speaker to child by a relay of 100, 3 speakers, one way, vs. by a pion forwarder", relay.late, pion.late, "ms"),
 	}
 }
 
@@ -226,46 +233,46 @@ func (f *relayLab) join(ctx context.Context) (ms []float64, err error) {
 	return a.Times, err
 }
 
-// relayArm is one forwarder.
+// relayArm is one forwarder with one way to speak.
 type relayArm struct {
-	name string
 	pid  int
-	at   [speakers]time.Duration
+	at   []time.Duration
 	say  func(speaker int, ctr uint32)
+	cost []float64 // of each turn: CPU time per speaker-frame that arrived, µs
+	late []float64 // of each turn: the median of how long one was under way, ms
 }
 
-// turn speaks by one forwarder and gives its CPU time per speaker-frame that arrived, in µs, and the median of how long
-// one was under way, in ms.
-func (f *relayLab) turn(ctx context.Context, a *relayArm) (cost, late float64, err error) {
-	if err := f.speak(ctx, 10, a.at, a.say); err != nil { // warm
-		return 0, 0, err
+func (f *relayLab) turn(ctx context.Context, a *relayArm) error {
+	if err := f.speak(ctx, warmTicks, a.at, a.say); err != nil {
+		return err
 	}
 	if _, err := f.crowd.ask(order{Verb: "report"}); err != nil { // forget
-		return 0, 0, err
+		return err
 	}
 	before, err := cpuOf(a.pid)
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
 	if err := f.speak(ctx, relayTicks, a.at, a.say); err != nil {
-		return 0, 0, err
+		return err
 	}
 	after, err := cpuOf(a.pid)
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
 	r, err := f.crowd.ask(order{Verb: "report"})
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
-	if sent := relayTicks * speakers * children; r.Frames < sent*9/10 || r.Frames > sent {
-		return 0, 0, fmt.Errorf("%d speaker-frames arrived of %d", r.Frames, sent)
+	if sent := relayTicks * len(a.at) * children; r.Frames < sent*9/10 || r.Frames > sent {
+		return fmt.Errorf("%d speaker-frames arrived of %d", r.Frames, sent)
 	}
-	return float64((after - before).Nanoseconds()) / 1e3 / float64(r.Frames), r.P50, nil
+	a.cost, a.late = append(a.cost, float64((after-before).Nanoseconds())/1e3/float64(r.Frames)), append(a.late, r.P50)
+	return nil
 }
 
 // speak lets each speaker speak at her moment of each tick.
-func (f *relayLab) speak(ctx context.Context, ticks int, at [speakers]time.Duration, say func(speaker int, ctr uint32)) error {
+func (f *relayLab) speak(ctx context.Context, ticks int, at []time.Duration, say func(speaker int, ctr uint32)) error {
 	begin := time.Now().Add(tick)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -339,7 +346,7 @@ func (l *lab) communityNode(ctx context.Context) (_ *communityNode, err error) {
 	if c.metrics, err = freePort(); err != nil {
 		return nil, err
 	}
-	c.cmd = exec.Command(l.binary, "bootstrap", "--data", dir, "--listen", "/ip4/127.0.0.1/udp/0/quic-v1", "--metrics", c.metrics, "--until-eof", "--log", "error")
+	c.cmd = exec.Command(l.binary, "bootstrap", "--data", dir, "--listen", "/ip4/127.0.0.1/udp/0/quic-v1", "--metrics", c.metrics, "--until-eof", "--log", os.Getenv("RLOG"))
 	c.cmd.Stderr = os.Stderr
 	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
 		return nil, err
