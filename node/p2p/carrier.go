@@ -56,7 +56,7 @@ func (t *linkTable) add(l *Link) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	m := t.peers[l.remote]
-	if len(t.links) >= maxLinks || m != nil && m.links >= maxPeerLinks {
+	if len(t.links) >= l.h.maxLinks() || m != nil && m.links >= maxPeerLinks {
 		return fmt.Errorf("media link: %w", ErrLimit)
 	}
 	if m == nil {
@@ -78,6 +78,14 @@ func (t *linkTable) add(l *Link) error {
 	l.mine = t.next
 	t.links[l.mine] = l
 	return nil
+}
+
+// maxLinks: a community node carries rooms for others.
+func (h *Host) maxLinks() int {
+	if h.cfg.Community {
+		return maxCarried
+	}
+	return maxLinks
 }
 
 func (t *linkTable) remove(l *Link) {
@@ -291,7 +299,10 @@ func (l *Link) exchange(sources []*wire.Signed) (*wire.LinkOpen, error) {
 }
 
 func (h *Host) newLink(s network.Stream, roomID [32]byte) *Link {
-	l := &Link{h: h, remote: s.Conn().RemotePeer(), room: roomID, stream: s, r: bufio.NewReaderSize(s, 2<<10), told: make(chan *wire.LinkRecord, maxLinkTold), done: make(chan struct{})}
+	l := &Link{
+		h: h, remote: s.Conn().RemotePeer(), room: roomID, stream: s, r: bufio.NewReaderSize(s, 2<<10), told: make(chan *wire.LinkRecord, maxLinkTold),
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
 	l.out.init()
 	return l
 }

@@ -43,7 +43,8 @@ type Config struct {
 	Now       func() time.Time      // default: time.Now
 	Metrics   prometheus.Registerer // libp2p's own metrics; nil: none
 
-	gossipLimit int // bytes of a gossip message; tests make a peer that breaks the limit
+	announce    func([]ma.Multiaddr) []ma.Multiaddr // what this host says its addresses are; tests give it public ones
+	gossipLimit int                                 // bytes of a gossip message; tests make a peer that breaks the limit
 }
 
 // Host is one libp2p node. All methods are safe from any goroutine.
@@ -57,16 +58,17 @@ type Host struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	lobby, members *Gossip
-	memberGate     *memberGate
-	streams        streamTable
-	links          linkTable
-	rendezvous     *Rendezvous
-	relay          *relay.Relay
-	mdns           interface{ Close() error }
-	store          *peerStore
-	greet          event.Emitter // EvtPeerProtocolsUpdated on the local bus
-	greetings      greetings
+	gossips
+	memberGate *memberGate
+	streams    streamTable
+	links      linkTable
+	rendezvous *Rendezvous
+	relay      *relay.Relay
+	mdns       interface{ Close() error }
+	store      *peerStore
+	greet      event.Emitter // EvtPeerProtocolsUpdated on the local bus
+	greetings  greetings
+	prober     prober
 
 	ready   chan struct{} // closed once host is set
 	mu      sync.Mutex    // guards closed and wg.Add
@@ -90,6 +92,7 @@ func newHost(ctx context.Context, cfg Config, gate *gater) (_ *Host, err error) 
 	h.ctx, h.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	h.streams.init()
 	h.links.init()
+	h.prober.init()
 	h.greetings.last = map[greetKey]time.Time{}
 	for _, b := range cfg.Bootstrap {
 		gate.allowTyped(b)
@@ -196,6 +199,7 @@ func (h *Host) Close() error {
 	}
 	errs = append(errs, h.host.Close())
 	h.wg.Wait()
+	errs = append(errs, h.prober.close())
 	return errors.Join(errs...)
 }
 

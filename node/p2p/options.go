@@ -24,6 +24,7 @@ import (
 // above libp2p's 8; the totals are what a relay of a large room needs.
 const (
 	connsLow, connsHigh = 600, 900
+	manyLow, manyHigh   = 2400, 3000 // of a community node: those with a media link are never closed, others should not have to go for them
 	connsGrace          = 30 * time.Second
 	connsPerHost        = 256  // per IPv4 address or IPv6 /56
 	connsPerSite        = 1024 // per IPv6 /48
@@ -53,7 +54,11 @@ func (h *Host) options() ([]libp2p.Option, error) {
 	if err != nil {
 		return nil, err
 	}
-	cm, err := connmgr.NewConnManager(connsLow, connsHigh, connmgr.WithGracePeriod(connsGrace))
+	low, high := connsLow, connsHigh
+	if h.cfg.Community {
+		low, high = manyLow, manyHigh
+	}
+	cm, err := connmgr.NewConnManager(low, high, connmgr.WithGracePeriod(connsGrace))
 	if err != nil {
 		return nil, err
 	}
@@ -76,6 +81,9 @@ func (h *Host) options() ([]libp2p.Option, error) {
 		opts = append(opts, libp2p.PrometheusRegisterer(h.cfg.Metrics))
 	} else {
 		opts = append(opts, libp2p.DisableMetrics())
+	}
+	if h.cfg.announce != nil {
+		opts = append(opts, libp2p.AddrsFactory(h.cfg.announce))
 	}
 	if h.cfg.Community {
 		opts = append(opts, libp2p.EnableNATService())

@@ -105,7 +105,7 @@ func (h *Host) Learn(rec []byte, from peer.ID, private bool) (peer.ID, error) {
 	if err != nil {
 		return "", err
 	}
-	if pr.PeerID == h.ID() || !h.dials.newer(pr.PeerID, from, pr.Seq, now) {
+	if pr.PeerID == h.ID() || !h.dials.newer(pr, from, now) {
 		return pr.PeerID, nil
 	}
 	addrs := pr.Addrs
@@ -120,7 +120,8 @@ func (h *Host) Learn(rec []byte, from peer.ID, private bool) (peer.ID, error) {
 type referral struct {
 	from   peer.ID // who told the newest record, empty: nobody
 	seq    uint64
-	failed time.Time // last failed dial
+	addrs  []ma.Multiaddr // of that record, the direct ones
+	failed time.Time      // last failed dial
 	used   time.Time
 }
 
@@ -136,15 +137,25 @@ func newDialBook() *dialBook {
 }
 
 // newer notes a record and tells whether it is at least as new as the one known.
-func (d *dialBook) newer(p, from peer.ID, seq uint64, now time.Time) bool {
+func (d *dialBook) newer(rec *peer.PeerRecord, from peer.ID, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	r := d.get(p, now)
-	if seq < r.seq {
+	r := d.get(rec.PeerID, now)
+	if rec.Seq < r.seq {
 		return false
 	}
-	r.seq, r.from = seq, from
+	r.seq, r.from, r.addrs = rec.Seq, from, directOnly(rec.Addrs)
 	return true
+}
+
+// record is the number and the direct addresses of the newest record of p that was noted.
+func (d *dialBook) record(p peer.ID) (uint64, []ma.Multiaddr) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r := d.peers[p]; r != nil {
+		return r.seq, r.addrs
+	}
+	return 0, nil
 }
 
 // get finds or makes the entry of p; the one not used for longest makes room.

@@ -213,7 +213,7 @@ func TestReferrer(t *testing.T) {
 			t.Fatal("too early")
 		}
 		p := newID(t)
-		d.newer(p, bad, 1, now)
+		d.newer(&peer.PeerRecord{PeerID: p, Seq: 1}, bad, now)
 		d.done(p, false, now)
 	}
 	if !d.silenced(bad, now) || d.silenced(good, now) {
@@ -223,7 +223,7 @@ func TestReferrer(t *testing.T) {
 		t.Error("silenced for ever")
 	}
 	for range maxReferrals + 100 {
-		d.newer(newFastID(), bad, 1, now)
+		d.newer(&peer.PeerRecord{PeerID: newFastID(), Seq: 1}, bad, now)
 	}
 	if len(d.peers) > maxReferrals {
 		t.Errorf("%d entries", len(d.peers))
