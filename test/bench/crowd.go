@@ -47,6 +47,8 @@ func (c *crowd) serve(o *order) (result, error) {
 		return result{}, waitUp(&c.up)
 	case "join":
 		return c.join(o)
+	case "count":
+		return result{Frames: c.got.count()}, nil
 	case "report": // and forget
 		r := c.got.report()
 		return result{Frames: r.Datagrams, P50: r.P50 / 1e6}, nil

@@ -307,6 +307,12 @@ func (a *arrivals) take(b []byte) {
 	a.mu.Unlock()
 }
 
+func (a *arrivals) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.late)
+}
+
 // report tells and forgets.
 func (a *arrivals) report() sinkReport {
 	a.mu.Lock()

@@ -24,6 +24,7 @@ import (
 const (
 	relayRounds = 5
 	warmTicks   = 10
+	arriveTicks = 50
 	relayTicks  = 75 // of 20 ms, in one turn of one forwarder
 )
 
@@ -230,7 +231,9 @@ func (f *relayLab) join(ctx context.Context) (ms []float64, err error) {
 	a, err := f.crowd.ask(order{Verb: "join", Relay: f.node.addrs, Room: f.stage.id[:], Passes: f.passes})
 	cancel()
 	<-talk
-	return a.Times, err
+	<-time.After(arriveTicks * tick)
+	_, e := f.crowd.ask(order{Verb: "report"}) // forget
+	return a.Times, errors.Join(err, e)
 }
 
 // relayArm is one forwarder with one way to speak.
@@ -243,31 +246,56 @@ type relayArm struct {
 }
 
 func (f *relayLab) turn(ctx context.Context, a *relayArm) error {
-	if err := f.speak(ctx, warmTicks, a.at, a.say); err != nil {
-		return err
-	}
-	if _, err := f.crowd.ask(order{Verb: "report"}); err != nil { // forget
+	if _, err := f.through(ctx, a, warmTicks); err != nil {
 		return err
 	}
 	before, err := cpuOf(a.pid)
 	if err != nil {
 		return err
 	}
-	if err := f.speak(ctx, relayTicks, a.at, a.say); err != nil {
+	r, err := f.through(ctx, a, relayTicks)
+	if err != nil {
 		return err
 	}
 	after, err := cpuOf(a.pid)
 	if err != nil {
 		return err
 	}
-	r, err := f.crowd.ask(order{Verb: "report"})
-	if err != nil {
-		return err
-	}
-	if sent := relayTicks * len(a.at) * children; r.Frames < sent*9/10 || r.Frames > sent {
-		return fmt.Errorf("%d speaker-frames arrived of %d", r.Frames, sent)
-	}
 	a.cost, a.late = append(a.cost, float64((after-before).Nanoseconds())/1e3/float64(r.Frames)), append(a.late, r.P50)
+	return nil
+}
+
+// through speaks by a forwarder, and tells what arrived.
+func (f *relayLab) through(ctx context.Context, a *relayArm, ticks int) (r result, err error) {
+	if err := f.speak(ctx, ticks, a.at, a.say); err != nil {
+		return r, err
+	}
+	sent := ticks * len(a.at) * children
+	if err := f.arrive(ctx, sent); err != nil {
+		return r, err
+	}
+	r, err = f.crowd.ask(order{Verb: "report"})
+	if err == nil && (r.Frames < sent*9/10 || r.Frames > sent) {
+		err = fmt.Errorf("%d speaker-frames arrived of %d", r.Frames, sent)
+	}
+	return r, err
+}
+
+// arrive waits until all is there; what is lost is waited for a moment.
+func (f *relayLab) arrive(ctx context.Context, sent int) error {
+	clock := time.NewTicker(tick)
+	defer clock.Stop()
+	for range arriveTicks {
+		a, err := f.crowd.ask(order{Verb: "count"})
+		if err != nil || a.Frames >= sent {
+			return err
+		}
+		select {
+		case <-clock.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	return nil
 }
 
@@ -295,7 +323,7 @@ func (f *relayLab) speak(ctx context.Context, ticks int, at []time.Duration, say
 			say(n, ctr)
 		}
 	}
-	return wait(begin.Add(time.Duration(ticks+2) * tick)) // what still waits in queues
+	return nil
 }
 
 // The ways to speak.
@@ -346,7 +374,7 @@ func (l *lab) communityNode(ctx context.Context) (_ *communityNode, err error) {
 	if c.metrics, err = freePort(); err != nil {
 		return nil, err
 	}
-	c.cmd = exec.Command(l.binary, "bootstrap", "--data", dir, "--listen", "/ip4/127.0.0.1/udp/0/quic-v1", "--metrics", c.metrics, "--until-eof", "--log", os.Getenv("RLOG"))
+	c.cmd = exec.Command(l.binary, "bootstrap", "--data", dir, "--listen", "/ip4/127.0.0.1/udp/0/quic-v1", "--metrics", c.metrics, "--until-eof", "--log", "error")
 	c.cmd.Stderr = os.Stderr
 	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
 		return nil, err

@@ -259,22 +259,29 @@ func (p *speaker) frame(ctr uint32) []byte {
 func (p *speaker) say(ctr uint32) {
 	now := time.Now()
 	entries := [][]byte{p.frame(ctr)}
-	if err := p.signer.Add(p.epoch.ID, p.entry, now); err != nil {
-		panic("impossible: " + err.Error())
-	}
 	if p.again--; p.again == 0 {
 		entries = append(entries, p.block)
 	}
-	due, ok := p.signer.Due()
-	if ok && !due.After(now) {
-		h, body, err := p.signer.Block(nil, now)
-		if err != nil {
+	if p.signer.Add(p.epoch.ID, p.entry, now) != nil { // the block before is too long ago
+		p.sign(now)
+		entries = append(entries, p.block)
+		if err := p.signer.Add(p.epoch.ID, p.entry, now); err != nil {
 			panic("impossible: " + err.Error())
 		}
-		p.block, p.again = media.AppendEntry(nil, &h, body), repeatAfter
+	}
+	if due, ok := p.signer.Due(); ok && !due.After(now) {
+		p.sign(now)
 		entries = append(entries, p.block)
 	}
 	sendEntries(p.link, entries...)
+}
+
+func (p *speaker) sign(now time.Time) {
+	h, body, err := p.signer.Block(nil, now)
+	if err != nil {
+		panic("impossible: " + err.Error())
+	}
+	p.block, p.again = media.AppendEntry(nil, &h, body), repeatAfter
 }
 
 // answerPings is all that a speaker does with what the relay sends.
