@@ -194,10 +194,13 @@ func (w *world) community() *process {
 	return p
 }
 
+// internet is how multiaddrs in public begin.
+const internet = "/ip4/192.0.0."
+
 // public lists the addresses of a node that others can dial.
 func (p *process) public() (out []string) {
 	for _, a := range p.addrs {
-		if strings.HasPrefix(a, "/ip4/192.0.0.") {
+		if strings.HasPrefix(a, internet) {
 			out = append(out, a)
 		}
 	}
@@ -229,6 +232,18 @@ func (w *world) wrapped(wrap []string, name string, at *place, boot *process, ar
 	w.t.Cleanup(d.http.CloseIdleConnections)
 	d.readToken()
 	return d
+}
+
+// found waits until others can find a way to the daemon: at home, a circuit for control or an address outside.
+func (d *person) found() {
+	d.t.Helper()
+	began := time.Now()
+	eventually(d.t, d.name+" has an address that others can dial", func() bool {
+		var n api.Node
+		d.do("GET", "/node", nil, &n)
+		return slices.ContainsFunc(n.Addrs, func(a string) bool { return strings.HasPrefix(a, internet) })
+	})
+	d.t.Logf("%s has an address that others can dial after %v", d.name, time.Since(began).Round(time.Millisecond))
 }
 
 func (d *person) args(name string, more ...string) []string {

@@ -28,7 +28,9 @@ func meet(t testing.TB, people ...*person) *meeting {
 // gather is meet without a word.
 func gather(t testing.TB, people ...*person) *meeting {
 	t.Helper()
-	m := &meeting{t: t, id: people[0].open("unlisted"), people: people}
+	m := &meeting{t: t, people: people}
+	people[0].found()
+	m.id = people[0].open("unlisted")
 	link := people[0].link(m.id, "speaker")
 	for _, p := range people[1:] {
 		began := time.Now()
@@ -122,4 +124,97 @@ func TestDirect(t *testing.T) {
 			m.steady(5 * time.Second)
 		})
 	}
+}
+
+// room is a view with what is said about relays.
+type room struct {
+	session.View
+	Relays []relay `json:"relays"`
+	Assist bool    `json:"assist"`
+}
+
+type relay struct {
+	PeerID string `json:"peer_id"`
+	Kind   string `json:"kind"`
+	Use    string `json:"use"`
+	Me     bool   `json:"me"`
+}
+
+// room is the view of one person.
+func (m *meeting) room(p *person) (r room) {
+	m.t.Helper()
+	p.do("GET", "/rooms/"+m.id, nil, &r)
+	return r
+}
+
+// parents are the relays that send a person the room's audio.
+func (m *meeting) parents(p *person) (out []string) {
+	m.t.Helper()
+	for _, r := range m.room(p).Relays {
+		if r.Use == "parent" {
+			out = append(out, r.PeerID)
+		}
+	}
+	return out
+}
+
+// TestRelayed puts two people behind routers that cannot reach each other: the community node that both know carries their
+// frames, and they are told so.
+func TestRelayed(t *testing.T) {
+	for _, c := range []struct{ ana, budi kind }{{symmetric, symmetric}, {cone, symmetric}, {symmetric, cone}, {symmetric, noUDP}} {
+		t.Run(string(c.ana)+" and "+string(c.budi), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			boot := w.community()
+			m := meet(t, w.person("Ana", w.at(c.ana), boot), w.person("Budi", w.at(c.budi), boot))
+			m.allHear()
+			ana, budi := m.people[0], m.people[1]
+			if a, b := m.carrier(ana, budi), m.carrier(budi, ana); a+b != "" {
+				t.Errorf("they have a link: %q and %q", a, b)
+			}
+			for _, p := range m.people {
+				eventually(t, p.name+" is told of the relay", func() bool {
+					r := m.room(p)
+					return r.Carrier != "direct" && len(r.Relays) == 1 && r.Relays[0] == relay{PeerID: boot.id, Kind: "community", Use: "parent"}
+				})
+			}
+			m.steady(5 * time.Second)
+		})
+	}
+}
+
+// TestAssisted puts two people who cannot reach each other into a room with a third whom both reach, and no community node
+// at which audio could be carried: the third passes their frames on.
+func TestAssisted(t *testing.T) {
+	for _, c := range []struct{ ana, budi kind }{{symmetric, symmetric}, {cone, symmetric}} {
+		t.Run(string(c.ana)+" and "+string(c.budi), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			citra, ana, budi := w.person("Citra", w.at(public), nil), w.person("Ana", w.at(c.ana), nil), w.person("Budi", w.at(c.budi), nil)
+			m := meet(t, citra, ana, budi)
+			m.allHear()
+			for _, p := range []*person{ana, budi} {
+				if l := m.carrier(p, citra); l != "datagram" {
+					t.Errorf("the link of %s with the third is %q", p.name, l)
+				}
+				p.until(m.id, "told of help", func(v session.View) bool { return v.Carrier == "relay" })
+			}
+			if a, b := m.carrier(ana, budi), m.carrier(budi, ana); a+b != "" {
+				t.Errorf("they have a link: %q and %q", a, b)
+			}
+			eventually(t, "the third knows that it helps", func() bool { return m.room(citra).Assist })
+			m.steady(5 * time.Second)
+		})
+	}
+}
+
+// TestLinkAtOnce follows a link that a daemon at home made in its first second.
+func TestLinkAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	boot := w.community()
+	ana := w.person("Ana", w.at(cone), boot)
+	id := ana.open("unlisted")
+	link := ana.link(id, "speaker")
+	w.person("Budi", w.at(cone), boot).enter(link)
 }

@@ -121,7 +121,12 @@ table ip filter {
 func (p *place) cutUDP(t testing.TB, cut bool) {
 	t.Helper()
 	if cut {
-		p.nft(t, "table ip cut { chain i { type filter hook input priority 0; iifname \"eth0\" meta l4proto udp drop; }\nchain o { type filter hook output priority 0; oifname \"eth0\" meta l4proto udp drop; } }\n")
+		p.nft(t, `
+table ip cut {
+	chain i { type filter hook input priority 0; iifname "eth0" meta l4proto udp drop; }
+	chain o { type filter hook output priority 0; oifname "eth0" meta l4proto udp drop; }
+}
+`)
 	} else {
 		p.nft(t, "delete table ip cut\n")
 	}
