@@ -43,6 +43,10 @@ type Report struct {
 	Speaking bool // my own microphone carries speech
 	Up       uint64
 	Dropped  uint64
+
+	Forwarded uint64 // entries sent to those that I forward to
+	Children  int    // peers that get them
+	UpKbps    uint32 // all that this room sends, packet overhead included
 }
 
 // SourceReport is about one source of another person.
@@ -65,6 +69,8 @@ type LinkReport struct {
 	Peer     peer.ID
 	Degraded bool // carried by a stream
 	RTT      time.Duration
-	In, Out  uint64
+	In, Out  uint64 // bundles
+	InBytes  uint64
+	OutBytes uint64
 	Lost     uint64
 }
