@@ -117,17 +117,12 @@ table ip filter {
 	return rules
 }
 
-// cutUDP makes the network of a place drop all UDP from now on, or not.
+// cutUDP makes the router of a home drop all UDP from now on, or not.
 func (p *place) cutUDP(t testing.TB, cut bool) {
 	t.Helper()
 	if cut {
-		p.nft(t, `
-table ip cut {
-	chain i { type filter hook input priority 0; iifname "eth0" meta l4proto udp drop; }
-	chain o { type filter hook output priority 0; oifname "eth0" meta l4proto udp drop; }
-}
-`)
+		p.router.nft(t, "add table ip cut; add chain ip cut f { type filter hook forward priority 1; }; add rule ip cut f meta l4proto udp drop\n")
 	} else {
-		p.nft(t, "delete table ip cut\n")
+		p.router.nft(t, "delete table ip cut\n")
 	}
 }
