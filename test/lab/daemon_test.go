@@ -257,10 +257,10 @@ func (d *person) args(name string, more ...string) []string {
 }
 
 // again starts the daemon anew with the same folder.
-func (d *person) again() {
+func (d *person) again(args ...string) {
 	d.t.Helper()
 	d.http.CloseIdleConnections()
-	d.url = d.run(nil, d.args(d.name)...)
+	d.url = d.run(nil, d.args(d.name, args...)...)
 }
 
 func (d *person) readToken() {
