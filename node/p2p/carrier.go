@@ -57,7 +57,7 @@ func (t *linkTable) add(l *Link) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	m := t.peers[l.remote]
-	if len(t.links) >= maxLinks || m != nil && m.links >= maxPeerLinks {
+	if len(t.links) >= l.h.maxLinks() || m != nil && m.links >= maxPeerLinks {
 		return fmt.Errorf("media link: %w", ErrLimit)
 	}
 	if m == nil {
@@ -79,6 +79,14 @@ func (t *linkTable) add(l *Link) error {
 	l.mine = t.next
 	t.links[l.mine] = l
 	return nil
+}
+
+// maxLinks: a community node carries rooms for others.
+func (h *Host) maxLinks() int {
+	if h.cfg.Community {
+		return maxCarried
+	}
+	return maxLinks
 }
 
 func (t *linkTable) remove(l *Link) {

@@ -25,6 +25,7 @@ import (
 // above libp2p's 8; the totals are what a relay of a large room needs.
 const (
 	connsLow, connsHigh = 600, 900
+	manyLow, manyHigh   = 2400, 3000 // of a community node: those with a media link are never closed, others should not have to go for them
 	connsGrace          = 30 * time.Second
 	connsPerHost        = 768  // per IPv4 address or IPv6 /56: 300 children of a relay, some with two
 	connsPerSite        = 1024 // per IPv6 /48
@@ -55,7 +56,11 @@ func (h *Host) options() ([]libp2p.Option, error) {
 	if err != nil {
 		return nil, err
 	}
-	cm, err := connmgr.NewConnManager(connsLow, connsHigh, connmgr.WithGracePeriod(connsGrace))
+	low, high := connsLow, connsHigh
+	if h.cfg.Community {
+		low, high = manyLow, manyHigh
+	}
+	cm, err := connmgr.NewConnManager(low, high, connmgr.WithGracePeriod(connsGrace))
 	if err != nil {
 		return nil, err
 	}

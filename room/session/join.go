@@ -8,14 +8,10 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"balai/identity"
 	"balai/room"
 	"balai/room/ledger"
 	"balai/room/wire"
 )
-
-// maxGrants bounds the line of grants in a challenge: hand-overs from the founder on, then the appointment.
-const maxGrants = 8
 
 // hello begins the newcomer's half of the handshake: up to the challenge, by which the other proves to be an
 // authority of this room.
@@ -62,36 +58,12 @@ func checkGrants(ch *wire.Challenge, id room.ID, p peer.ID) error {
 	if g.Room() != id {
 		return room.WrongRoom
 	}
-	founder, err := identity.PeerOf(g.Host)
-	if err != nil || len(ch.Grant) > maxGrants {
-		return room.BadSignature
-	}
-	for _, signed := range ch.Grant {
-		op, of, err := ledger.ParseOp(signed)
-		if err != nil || of != id {
-			return room.BadSignature
-		}
-		switch {
-		case (op.Kind == room.Appoint || op.Kind == room.Transfer) && len(op.Targets) == 1 && op.Targets[0] == p:
-			p = op.Author
-		case op.Kind == room.Succeed && op.Author == p && g.Heir != nil:
-			if heir, err := identity.PeerOf(g.Heir); err == nil && heir == p {
-				return nil
-			}
-			return room.BadSignature
-		default:
-			return room.BadSignature
-		}
-	}
-	if p != founder {
-		return room.BadSignature
-	}
-	return nil
+	return ledger.CheckGrants(g, ch.Grant, p)
 }
 
-// grantsOf is the line of grants that checkGrants follows.
+// grantsOf is the line of grants that ledger.CheckGrants follows.
 func (s *Session) grantsOf(p peer.ID) (line []*wire.Signed) {
-	for g := s.ledger.GrantOf(p); g != nil && len(line) < maxGrants; {
+	for g := s.ledger.GrantOf(p); g != nil && len(line) < ledger.MaxGrants; {
 		line = append(line, g)
 		op, _, err := ledger.ParseOp(g)
 		if err != nil {

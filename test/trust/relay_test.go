@@ -104,22 +104,38 @@ func by(v session.View, use string) (out []string) {
 	return out
 }
 
-// carried waits until a core of the living carries the room for everybody, and the mesh is gone.
+// carried waits until a core of the living carries the room for everybody, the mesh is gone, and all of it has stayed so for
+// some seconds: what is killed then is killed in the middle of a talk, not of a change.
 func (th *theatre) carried(gone ...string) []string {
 	th.t.Helper()
 	var core []string
+	var was string
+	var since time.Time
 	eventually(th.t, "a core that carries all", func() bool {
 		core = th.all()[0].view(th.id).Core
 		if len(core) < 2 || slices.ContainsFunc(gone, func(id string) bool { return slices.Contains(core, id) }) {
 			return false
 		}
-		return !slices.ContainsFunc(th.all(), func(p *seat) bool {
+		now := ""
+		for _, p := range th.all() {
 			v := p.view(th.id)
-			return !slices.Equal(v.Core, core) || !slices.Contains(core, p.daemon.id) && (len(by(v, "parent")) == 0 || p.links(th.id) > 3)
-		})
+			in, stage := slices.Contains(core, p.daemon.id), slices.Contains(th.stage, p)
+			active, warm := by(v, "parent"), by(v, "warm")
+			if !slices.Equal(v.Core, core) || in && len(active) > 0 || !in && (len(active) == 0 || !stage && len(warm) == 0 || p.links(th.id) > 3) {
+				was = ""
+				return false
+			}
+			now += fmt.Sprint(p.name, active, warm)
+		}
+		if now != was {
+			was, since = now, time.Now()
+		}
+		return time.Since(since) >= settled
 	})
 	return core
 }
+
+const settled = 4 * time.Second
 
 func (p *seat) links(id string) int {
 	var s api.Stats
@@ -152,6 +168,13 @@ func (th *theatre) pairs(from, to time.Time) (worst time.Duration, who string, a
 	}
 	slices.Sort(all)
 	return worst, who, all
+}
+
+func (th *theatre) names(ids []string) (out []string) {
+	for _, id := range ids {
+		out = append(out, th.byID(id).name)
+	}
+	return out
 }
 
 // kill ends a person's daemon without a word.
@@ -220,12 +243,20 @@ func TestRelayKilled(t *testing.T) {
 			t.Fatal("no relay in use but speakers")
 		}
 		pause(t, time.Second)
+		before := map[string]string{}
+		for _, l := range th.all() {
+			v := l.view(th.id)
+			before[l.name] = fmt.Sprint("parent ", th.names(by(v, "parent")), " warm ", th.names(by(v, "warm")))
+		}
 		at := th.kill(p)
 		pause(t, 6*time.Second)
 		worst, who, all := th.pairs(at.Add(-500*time.Millisecond), at.Add(5*time.Second))
-		t.Logf("kill %d: of %d pairs the longest gap is %v (%s), the median %v", i+1, len(all), worst, who, all[len(all)/2])
+		t.Logf("kill %d (%s): of %d pairs the longest gap is %v (%s), the median %v", i+1, p.name, len(all), worst, who, all[len(all)/2])
 		if worst > time.Second {
 			t.Errorf("kill %d: %s is silent for %v", i+1, who, worst)
+			for l, was := range before {
+				t.Logf("%s had %s", l, was)
+			}
 		}
 		core = th.carried(p.daemon.id)
 		th.back(p)
