@@ -61,7 +61,7 @@ func (s *sockets) ListenUDP(network string, at *net.UDPAddr) (c transport.UDPCon
 	return c, err
 }
 
-// newPC makes a connection that talks on the namespace's loopback alone.
+// newPC makes a connection that talks on the namespace's loopback alone; nil is that of this process.
 func newPC(t testing.TB, ns *netns) *webrtc.PeerConnection {
 	t.Helper()
 	m := &webrtc.MediaEngine{}
@@ -71,12 +71,14 @@ func newPC(t testing.TB, ns *netns) *webrtc.PeerConnection {
 	if err := m.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: uriLevel}, webrtc.RTPCodecTypeAudio); err != nil {
 		t.Fatal(err)
 	}
-	std, err := stdnet.NewNet()
+	std, err := stdnet.NewNet() // loopback is all that is used, and each namespace has it
 	if err != nil {
 		t.Fatal(err)
 	}
 	var s webrtc.SettingEngine
-	s.SetNet(&sockets{std, ns})
+	if ns != nil {
+		s.SetNet(&sockets{std, ns})
+	}
 	s.SetIncludeLoopbackCandidate(true)
 	s.SetIPFilter(func(ip net.IP) bool { return ip.IsLoopback() && ip.To4() != nil })
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})

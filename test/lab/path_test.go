@@ -3,9 +3,12 @@
 package lab
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
+	"balai/node/api"
 	"balai/room/session"
 )
 
@@ -29,6 +32,7 @@ func meet(t testing.TB, people ...*person) *meeting {
 func gather(t testing.TB, stage int, people ...*person) *meeting {
 	t.Helper()
 	m := &meeting{t: t, people: people}
+	t.Cleanup(m.tell)
 	people[0].found()
 	m.id = people[0].open("unlisted")
 	speaker, listener := people[0].link(m.id, "speaker"), people[0].link(m.id, "listener")
@@ -42,6 +46,26 @@ func gather(t testing.TB, stage int, people ...*person) *meeting {
 		t.Logf("%s is in after %v", p.name, time.Since(began).Round(time.Millisecond))
 	}
 	return m
+}
+
+// tell says after a failure how each of them sees the room.
+func (m *meeting) tell() {
+	if !m.t.Failed() || m.id == "" {
+		return
+	}
+	for _, p := range m.people {
+		if p.gone {
+			continue
+		}
+		var v session.View
+		var s api.Stats
+		if err := errors.Join(p.try(context.Background(), "GET", "/rooms/"+m.id, nil, &v), p.try(context.Background(), "GET", "/rooms/"+m.id+"/stats", nil, &s)); err != nil {
+			m.t.Log(err)
+			continue
+		}
+		m.t.Logf("%s (%s): %s %s, chair %s, carrier %s, no relay %t, assist %t, relays %+v, %d members, links %+v, forwarded %d, speakers %+v", p.name, p.id, v.State, v.Reason,
+			v.Chair, v.Carrier, v.NoRelay, v.Assist, v.Relays, v.Members, s.Links, s.Forwarded, s.Speakers)
+	}
 }
 
 // talk gives people legs and turns their microphones on.
