@@ -68,3 +68,46 @@ func mustRoom(t *testing.T, r api.Room) room.ID {
 	}
 	return id
 }
+
+// A room whose people relay nothing is carried by the community node that it vouches for, which holds no key.
+func TestACommunityCarries(t *testing.T) {
+	boot := newCommunity(t)
+	people := []*soul{relayless(t, "Host", boot...)}
+	rooms := []api.Room{people[0].open("unlisted")}
+	link := inviteTo(t, rooms[0], session.InviteTerms{Role: room.Listener})
+	node := people[0].boot[0].ID
+	if err := rooms[0].Act(t.Context(), room.Vouch, node, ""); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 7 {
+		p := relayless(t, fmt.Sprint("Person ", i+1), boot...)
+		people, rooms = append(people, p), append(rooms, p.enter(link))
+	}
+	for _, r := range rooms {
+		v := until(t, r, "the community node as a parent", func(v session.View) bool {
+			return slices.Equal(v.Core, []string{node.String()}) && slices.Equal(usesOf(v, "parent"), v.Core)
+		})
+		if c := v.Relays[0]; c.Kind != "community" || c.HoldsKey || !c.Vouched {
+			t.Errorf("the relay shows as %+v", c)
+		}
+	}
+	if err := rooms[0].Act(t.Context(), room.Unvouch, node, ""); err != nil {
+		t.Fatal(err)
+	}
+	until(t, rooms[1], "nobody vouched for", func(v session.View) bool { return len(v.Vouched) == 0 })
+}
+
+// relayless is a person whose daemon passes on nobody's audio.
+func relayless(t *testing.T, name string, bootstrap ...string) *soul {
+	t.Helper()
+	d, err := newDaemon(t.Context(), Config{
+		Data: t.TempDir(), API: "127.0.0.1:0", Listen: []string{"/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"}, Bootstrap: bootstrap,
+		NoMDNS: true, Name: name, Relay: "never", Log: testLog().With("who", name), Version: "test",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &soul{daemon: d, t: t}
+	t.Cleanup(p.halt)
+	return p
+}

@@ -17,7 +17,7 @@ import (
 const (
 	linkLook     = 250 * time.Millisecond // how often the keeper looks for missing links
 	linkPatience = 3 * time.Second        // the side that waits to be called calls after this
-	linkTimeout  = 5 * time.Second
+	linkTimeout  = 12 * time.Second
 	linkPause    = 500 * time.Millisecond // before the first retry, doubled up to linkMaxPause
 	linkMaxPause = 5 * time.Second
 	linkTrial    = 3 * time.Second // a link that others opened waits so long for a plan that names it

@@ -10,6 +10,7 @@ import (
 
 	ds "github.com/ipfs/go-datastore"
 	dssync "github.com/ipfs/go-datastore/sync"
+	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/record"
@@ -167,6 +168,24 @@ func TestCircuit(t *testing.T) {
 	}
 	if b.links.changes.peers[a.ID()] != nil {
 		t.Error("b still waits")
+	}
+}
+
+// TestSeekCircuits: the search for reservations begins with the first community node. (On loopback none is made.)
+func TestSeekCircuits(t *testing.T) {
+	_, a, _ := community(t)
+	sub, err := a.host.EventBus().Subscribe(new(event.EvtLocalReachabilityChanged))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Close() //nolint:errcheck // a local bus
+	select {
+	case e := <-sub.Out(): // the last one, if it has been
+		if r := e.(event.EvtLocalReachabilityChanged).Reachability; r != network.ReachabilityUnknown {
+			t.Error("reachability", r)
+		}
+	case <-time.After(12 * time.Second): // AutoNAT's own would come after 15
+		t.Error("the search has not begun")
 	}
 }
 

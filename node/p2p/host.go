@@ -168,6 +168,9 @@ func (h *Host) startServices() error {
 	if h.cfg.MDNS {
 		h.startMDNS()
 	}
+	if !h.cfg.Community {
+		h.spawn(h.seekCircuits)
+	}
 	h.spawn(h.watch)
 	h.spawn(h.keepConnected)
 	return nil

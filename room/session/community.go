@@ -24,6 +24,7 @@ type community struct {
 	listeners uint32
 	refused   room.Reason
 	asked     time.Time
+	vouch     *wire.Signed            // the op, nil while unvouched
 	requests  chan *wire.RelayRequest // the newest, not yet sent
 	stop      context.CancelFunc
 }
@@ -44,7 +45,10 @@ func (s *Session) tendCommunities(now time.Time) {
 			s.engage(p, now)
 		}
 	}
-	for _, c := range s.carry.helpers {
+	for p, c := range s.carry.helpers {
+		if s.state.Vouched[p] != (c.vouch != nil) {
+			c.vouch = s.vouchOf(p)
+		}
 		if now.Sub(c.asked) >= communityAsk {
 			s.tellCommunity(c, now)
 		}
@@ -90,7 +94,7 @@ func sortedPeers(p []peer.ID) []peer.ID { sortPeers(p); return p }
 // engage opens the stream to a community node and keeps it until the session or the need ends.
 func (s *Session) engage(p peer.ID, now time.Time) {
 	ctx, cancel := context.WithCancel(s.ctx)
-	c := &community{requests: make(chan *wire.RelayRequest, 1), stop: cancel}
+	c := &community{requests: make(chan *wire.RelayRequest, 1), stop: cancel, vouch: s.vouchOf(p)}
 	s.carry.helpers[p] = c
 	s.tellCommunity(c, now)
 	s.wg.Go(func() {
@@ -101,6 +105,19 @@ func (s *Session) engage(p peer.ID, now time.Time) {
 			}
 		}
 	})
+}
+
+// vouchOf is the op that vouches for p, nil while none counts.
+func (s *Session) vouchOf(p peer.ID) (op *wire.Signed) {
+	if !s.state.Vouched[p] {
+		return nil
+	}
+	for _, e := range s.ledger.All() {
+		if e.Op.Kind == room.Vouch && !e.Void && slices.Contains(e.Op.Targets, p) {
+			op = e.Signed
+		}
+	}
+	return op
 }
 
 // talkTo holds one stream: requests go out as they come, each is answered by one reply.
@@ -170,7 +187,7 @@ func (s *Session) tellCommunities(now time.Time) {
 // sources. Never R, never a key.
 func (s *Session) tellCommunity(c *community, now time.Time) {
 	c.asked = now
-	r := &wire.RelayRequest{Genesis: s.ledger.Genesis(), Grants: s.grantsOf(s.me), Digest: s.carry.digest.signed, Sources: s.sourceRecords(now)}
+	r := &wire.RelayRequest{Genesis: s.ledger.Genesis(), Vouch: c.vouch, Grants: s.grantsOf(s.me), Digest: s.carry.digest.signed, Sources: s.sourceRecords(now)}
 	if l := s.carry.force.Lease(); l != nil {
 		r.Lease = l.Signed
 		for _, ad := range l.Ads {
