@@ -254,19 +254,19 @@ func TestRelayPulse(t *testing.T) {
 		w.set(func() { // after silence the silent parent's heartbeat may come before the first frame
 			w.delay = func() time.Duration { return time.Duration(w.rand.IntN(100)) * time.Millisecond }
 		})
-		n := len(p["lena"].every)
+		n := len(p["lena"].pulsesFrom(0))
 		w.talk(3*time.Second, p["ana"])
-		for _, u := range p["lena"].every[n:] {
+		for _, u := range p["lena"].pulsesFrom(n) {
 			if u.Ahead >= 300*time.Millisecond {
 				t.Errorf("ahead by %v after silence", u.Ahead)
 			}
 		}
 		w.cut(p["rita"])
 		last := p["lena"].pulseOf(p["rita"]).Last
-		n = len(p["lena"].every)
+		n = len(p["lena"].pulsesFrom(0))
 		time.Sleep(3500 * time.Millisecond)
 		told := 0
-		for _, u := range p["lena"].every[n:] {
+		for _, u := range p["lena"].pulsesFrom(n) {
 			if u.Peer == p["rita"].key.ID() {
 				told++
 			}
@@ -325,6 +325,7 @@ func TestRelayHeartbeatsCostNoDatagram(t *testing.T) {
 			return [][]byte{b}
 		})
 		w.talk(4*time.Second, p["ana"])
+		synctest.Wait()
 		if beats < 20 || alone > 5 { // answers to pings do not wait
 			t.Errorf("%d records, %d in bundles without a frame", beats, alone)
 		}
