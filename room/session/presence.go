@@ -49,6 +49,8 @@ type presence struct {
 	handoutMs  int64
 	source     *Source
 	signed     *wire.Signed // its Source record
+	signedCtr  uint32       // the counter that it tells
+	clockAt    time.Time    // when source.Now was told
 	epochs     []room.EpochID
 	since      time.Time // here since
 	links      []overlay.Short

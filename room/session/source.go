@@ -68,14 +68,35 @@ func (s *Session) takeSource(p peer.ID, signed *wire.Signed) {
 		return
 	}
 	if l.source != nil && l.source.Salt == src.Salt {
-		l.signed = signed
+		l.follow(signed, &src)
 		return // the window keeps its start
 	}
 	if s.taken(src.ID, p) {
 		s.cfg.Log.Info("source refused: in force from another peer", "peer", p)
 		return
 	}
-	l.source, l.signed, s.dirty = &src, signed, true
+	src.Now = src.Ctr
+	l.source, l.signed, l.clockAt, s.dirty = &src, signed, time.Now(), true
+}
+
+// clockSlack is how far an owner's counter may be from what time makes of it before that is told to the media path, in
+// ticks of 20 ms.
+const clockSlack = 100
+
+// follow keeps the newest record of a source that is in force. Where its counter is only matters when it is not where time
+// has brought it: one of the two machines slept.
+func (l *presence) follow(signed *wire.Signed, src *Source) {
+	now := time.Now()
+	expected := l.source.Now + uint32(now.Sub(l.clockAt)/(20*time.Millisecond))
+	if src.Ctr < l.signedCtr {
+		return // an older one, said again
+	}
+	l.signed, l.signedCtr = signed, src.Ctr
+	if d := int64(src.Ctr) - int64(expected); d > clockSlack {
+		fresh := *l.source
+		fresh.Now = src.Ctr
+		l.source, l.clockAt = &fresh, now
+	}
 }
 
 // takeSourceOf is takeSource for a record whose peer stands in it only.
