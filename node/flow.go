@@ -337,7 +337,9 @@ func (f *flow) speak(m *flowLeg, u *rtc.UpFrame, now time.Time) {
 }
 
 // wall is where the own counter is at now, sent or not; a microphone may be maxDrift away from it.
-func (f *flow) wall(now time.Time) uint32 { return f.base + uint32(max(now.Sub(f.start), 0)/media.Tick) }
+func (f *flow) wall(now time.Time) uint32 {
+	return f.base + uint32(max(now.Sub(f.start), 0)/media.Tick)
+}
 
 // counter maps the leg's clock to the own source's, which never goes back, whatever leg sends: 20 ms ticks of the
 // wall, from which a microphone may be maxDrift away. False: not to be sent.

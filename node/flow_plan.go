@@ -27,7 +27,7 @@ type remote struct {
 	dense   bool   // it followed on the one before without a gap
 	via     uint32 // the link that it came by, and the bundles missing there when it did
 	missing uint64
-	heard   uint32    // counter of the newest frame on its speaker's own link, and when it came
+	heard   uint32 // counter of the newest frame on its speaker's own link, and when it came
 	heardAt time.Time
 	asked   time.Time // for a block
 	asks    int

@@ -38,7 +38,6 @@ type Input struct {
 	State      *room.State
 	People     int // here, listeners included
 	Listeners  int
-	Stage      int // people on stage and here
 	Candidates []Candidate
 	Voters     []peer.ID             // stage and core, those heard lately
 	Dead       map[peer.ID][]peer.ID // who says that this core member does not serve

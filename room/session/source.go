@@ -50,8 +50,19 @@ func sourceID(id room.ID, p peer.ID, salt [8]byte) uint32 {
 
 func (s *Session) signSource(now time.Time) *wire.Signed {
 	e, _ := s.keys.sealing()
+	if m := &s.signedSource; m.signed != nil && now.Sub(m.at) < sourceAgain && s.signedFor == (sourceOf{s.own.id, e.ID}) {
+		return m.signed
+	}
+	s.signedFor = sourceOf{s.own.id, e.ID}
 	m := &wire.Source{Room: s.cfg.Room[:], Peer: []byte(s.me), Salt: s.own.salt[:], EpochId: e.ID[:], Ctr: s.own.ctr, TimeMs: now.UnixMilli()}
-	return wire.Sign(s.cfg.Key, wire.DomainSource, m)
+	s.signedSource = made{wire.Sign(s.cfg.Key, wire.DomainSource, m), now}
+	return s.signedSource.signed
+}
+
+// sourceOf is what a signed source speaks of besides its counter.
+type sourceOf struct {
+	id    uint32
+	epoch sframe.EpochID
 }
 
 // takeSource accepts a member's source unless another holds the same 24 bits.
