@@ -45,4 +45,3 @@ func TestFirstLeaseIsTheChairs(t *testing.T) {
 		})
 	}
 }
-
