@@ -215,15 +215,21 @@ func (l *presence) takeReach(m *wire.Presence) {
 const maxListeners = 1000
 
 // sourceOwner is whose source a signed record is, verified. False if it is none of this room's.
-func sourceOwner(signed *wire.Signed, id room.ID) (Source, bool) {
+func sourceOwner(signed *wire.Signed, id room.ID) (datedSource, bool) {
 	var m wire.Source
 	p, err := wire.Open(signed, wire.DomainSource, &m)
 	if err != nil || string(m.Peer) != string(p) || string(m.Room) != string(id[:]) || len(m.Salt) != 8 || len(m.EpochId) != 16 || m.Ctr >= 1<<24 {
-		return Source{}, false
+		return datedSource{}, false
 	}
 	src := Source{Peer: p, Salt: [8]byte(m.Salt), Epoch: room.EpochID(m.EpochId), Ctr: m.Ctr}
 	src.ID = sourceID(id, p, src.Salt)
-	return src, true
+	return datedSource{src, m.TimeMs}, true
+}
+
+// datedSource is a source and when its owner signed it, in ms of its own clock.
+type datedSource struct {
+	Source
+	at int64
 }
 
 func shortOf(p peer.ID) overlay.Short { return identity.ShortID(p) }

@@ -51,6 +51,7 @@ type presence struct {
 	source        *Source
 	signed        *wire.Signed // its Source record
 	signedCtr     uint32       // the counter that it tells
+	sourceMs      int64        // when it was signed
 	clockAt       time.Time    // when source.Now was told
 	epochs        []room.EpochID
 	since         time.Time // here since

@@ -79,15 +79,19 @@ func (s *Session) takeSource(p peer.ID, signed *wire.Signed) {
 		return
 	}
 	if l.source != nil && l.source.Salt == src.Salt {
-		l.follow(signed, &src)
+		l.follow(signed, &src.Source)
+		l.sourceMs = max(l.sourceMs, src.at)
 		return // the window keeps its start
+	}
+	if l.source != nil && src.at <= l.sourceMs {
+		return // of an earlier life, said again
 	}
 	if s.taken(src.ID, p) {
 		s.cfg.Log.Info("source refused: in force from another peer", "peer", p)
 		return
 	}
 	src.Now = src.Ctr
-	l.source, l.signed, l.clockAt, s.dirty = &src, signed, time.Now(), true
+	l.source, l.signed, l.sourceMs, l.clockAt, s.dirty = &src.Source, signed, src.at, time.Now(), true
 }
 
 // clockSlack is how far an owner's counter may be from what time makes of it before that is told to the media path, in
