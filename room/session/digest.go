@@ -201,11 +201,14 @@ func openDigest(signed *wire.Signed, id room.ID, d *wire.Digest) (peer.ID, error
 	return by, nil
 }
 
-// gotDigestRecord takes a digest that came down the tree.
+// gotDigestRecord takes a digest that came down the tree: from a parent, nobody else.
 func (s *Session) gotDigestRecord(g *overlay.Got, now time.Time) bool {
 	r := g.Record.GetDigest()
 	if r == nil {
 		return false
+	}
+	if !slices.Contains(s.carry.overlay.Plan().Parents, g.Peer) {
+		return true
 	}
 	var d wire.Digest
 	if by, err := openDigest(r.Digest, s.cfg.Room, &d); err == nil && near(d.IssuedMs, now) && s.phase == Live {

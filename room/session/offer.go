@@ -198,16 +198,16 @@ func (l *presence) takeReach(m *wire.Presence) {
 // maxListeners bounds what one relay may claim to serve.
 const maxListeners = 1000
 
-// sourceOwner is whose source a signed record is, verified. False if it is none of this room's.
-func sourceOwner(signed *wire.Signed, id room.ID) (Source, bool) {
+// sourceOwner is whose source a signed record is, verified, and when it was signed. False if it is none of this room's.
+func sourceOwner(signed *wire.Signed, id room.ID) (src Source, ms int64, ok bool) {
 	var m wire.Source
 	p, err := wire.Open(signed, wire.DomainSource, &m)
 	if err != nil || string(m.Peer) != string(p) || string(m.Room) != string(id[:]) || len(m.Salt) != 8 || len(m.EpochId) != 16 || m.Ctr >= 1<<24 {
-		return Source{}, false
+		return Source{}, 0, false
 	}
-	src := Source{Peer: p, Salt: [8]byte(m.Salt), Epoch: room.EpochID(m.EpochId), Ctr: m.Ctr}
+	src = Source{Peer: p, Salt: [8]byte(m.Salt), Epoch: room.EpochID(m.EpochId), Ctr: m.Ctr}
 	src.ID = sourceID(id, p, src.Salt)
-	return src, true
+	return src, m.TimeMs, true
 }
 
 func shortOf(p peer.ID) overlay.Short { return identity.ShortID(p) }

@@ -49,6 +49,7 @@ type presence struct {
 	handoutMs  int64
 	source     *Source
 	signed     *wire.Signed // its Source record
+	sourceMs   int64        // when that was signed
 	epochs     []room.EpochID
 	since      time.Time // here since
 	links      []overlay.Short

@@ -63,19 +63,19 @@ func (s *Session) takeSource(p peer.ID, signed *wire.Signed) {
 	if l.signed != nil && bytes.Equal(l.signed.Body, signed.Body) {
 		return
 	}
-	src, ok := sourceOwner(signed, s.cfg.Room)
-	if !ok || src.Peer != p {
-		return
+	src, made, ok := sourceOwner(signed, s.cfg.Room)
+	if !ok || src.Peer != p || made < l.sourceMs {
+		return // an older one is of a process that has ended
 	}
 	if l.source != nil && l.source.Salt == src.Salt {
-		l.signed = signed
+		l.signed, l.sourceMs = signed, made
 		return // the window keeps its start
 	}
 	if s.taken(src.ID, p) {
 		s.cfg.Log.Info("source refused: in force from another peer", "peer", p)
 		return
 	}
-	l.source, l.signed, s.dirty = &src, signed, true
+	l.source, l.signed, l.sourceMs, s.dirty = &src, signed, made, true
 }
 
 // takeSourceOf is takeSource for a record whose peer stands in it only.
