@@ -163,7 +163,9 @@ func (s *Session) replan(now time.Time) {
 		}
 		s.cfg.Ports.Media(p)
 		s.cfg.Ports.Links(p.Plan, []*wire.Signed{s.signSource(now)})
+		return
 	}
+	s.plan.Plan = p.Plan // drawn anew, the same place: step has to see no change in it
 }
 
 func (s *Session) makePlan() Media {
