@@ -45,7 +45,7 @@ func newCarry(cfg *Config, me peer.ID) carry {
 	return carry{
 		overlay: overlay.New(overlay.Config{Me: me, Room: cfg.Room}), linked: map[peer.ID]time.Time{}, ads: map[peer.ID]*election.Ad{},
 		direct: map[peer.ID]time.Time{}, probed: map[peer.ID]time.Time{}, dead: map[peer.ID]map[peer.ID]time.Time{}, leases: map[[32]byte]time.Time{},
-		helpers: map[peer.ID]*community{},
+		helpers: map[peer.ID]*community{}, digest: digestState{issued: map[peer.ID]int64{}},
 	}
 }
 
