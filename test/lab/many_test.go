@@ -86,6 +86,9 @@ func (c *crowd) join(n int) {
 				at := time.Now()
 				p.enter(c.listener)
 				all[i], took[i] = p, time.Since(at)
+				if took[i] > 5*time.Second {
+					c.t.Logf("%s is in after %v", p.name, took[i].Round(time.Millisecond))
+				}
 			}
 		})
 	}
