@@ -210,7 +210,7 @@ func (h *hall) used(core []string) *person {
 // killed in mid-sentence, again and again, and whoever lives hears everybody who lives again within a second.
 func TestRelayKilled(t *testing.T) {
 	h := newHall(t, 7)
-	rounds := 3
+	rounds := 2
 	if soak() {
 		rounds = 10
 	}
