@@ -224,7 +224,7 @@ func (s *Session) takeLease(signed *wire.Signed, from peer.ID, now time.Time) er
 func (s *Session) tendCarry(now time.Time) {
 	if s.dirty || now.Sub(s.carry.looked) >= situationEvery {
 		s.carry.looked = now
-		if sit := s.situation(now); !sameSituation(&sit, &s.carry.said) {
+		if sit := s.situation(); !sameSituation(&sit, &s.carry.said) {
 			s.carry.said = sit
 			s.step(sit, now)
 			return
@@ -236,7 +236,7 @@ func (s *Session) tendCarry(now time.Time) {
 }
 
 // situation is what the overlay has to know.
-func (s *Session) situation(now time.Time) overlay.Situation {
+func (s *Session) situation() overlay.Situation {
 	sit := overlay.Situation{
 		OnStage: s.state.Members[s.me].OnStage, Removed: s.removedShort(), Links: map[peer.ID][]overlay.Short{}, Pass: s.pass, Dial: s.toDial(),
 	}
@@ -255,7 +255,7 @@ func (s *Session) situation(now time.Time) overlay.Situation {
 	spared := s.beat.mine && lease != nil && len(lease.Ads) > 1 && !lease.Holds(s.me) // a chair whose end moves nobody
 	if own := s.carry.own; own != nil && own.Slots > 0 && !spared {
 		sit.Slots = int(own.Slots)
-		if s.reachable(now) {
+		if s.reachable() {
 			sit.Ad = own.Signed
 		}
 	}

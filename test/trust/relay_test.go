@@ -233,7 +233,7 @@ func TestRelayKilled(t *testing.T) {
 			}
 		}
 	}
-	rounds := 4
+	rounds := 2
 	if os.Getenv("BALAI_SOAK") != "" {
 		rounds = 10
 	}
