@@ -33,6 +33,9 @@ type BootstrapConfig struct {
 	Version string
 	Log     *slog.Logger
 	Ready   func(Ready)
+
+	RelayKbps        int  // upload for all rooms that the node carries, in kbit/s; 0: it carries none
+	RelayVouchedOnly bool // only rooms whose ledger vouches for this node
 }
 
 // community is a running community node.
@@ -41,6 +44,7 @@ type community struct {
 	store   *store.Store
 	host    *p2p.Host
 	topic   *p2p.Topic
+	relays  *relays // nil: it carries no room
 	metrics *prometheus.Registry
 	servers []*http.Server
 	served  chan error     // of the servers; holds one error of each
@@ -49,8 +53,8 @@ type community struct {
 
 const bootstrapPort = "4330"
 
-// Bootstrap runs a community node until ctx ends: lobby, rendezvous point and circuit relay for control.
-// It is in no room, holds no key and hears nothing.
+// Bootstrap runs a community node until ctx ends: lobby, rendezvous point, circuit relay for control, and, for rooms
+// that ask, a relay of sealed audio. It is in no room, holds no key and hears nothing.
 func Bootstrap(ctx context.Context, cfg BootstrapConfig) error {
 	c := &community{cfg: cfg, metrics: prometheus.NewRegistry(), served: make(chan error, 2)}
 	if c.cfg.Log == nil {
@@ -99,6 +103,9 @@ func (c *community) start(ctx context.Context) error {
 	}})
 	if err != nil {
 		return err
+	}
+	if kbps := min(max(c.cfg.RelayKbps, 0), maxRelayKbps); kbps > 0 {
+		c.relays = startRelays(ctx, c.host, key, uint32(kbps), c.cfg.RelayVouchedOnly, c.cfg.Log, c.metrics)
 	}
 	if err := c.serveHTTP(); err != nil {
 		return err
@@ -182,6 +189,9 @@ func (c *community) stop() error {
 		cancel()
 	}
 	c.wg.Wait()
+	if c.relays != nil {
+		c.relays.stop()
+	}
 	if c.topic != nil {
 		errs = append(errs, c.topic.Close())
 	}

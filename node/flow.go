@@ -9,6 +9,7 @@ import (
 
 	"balai/node/rtc"
 	"balai/room/media"
+	"balai/room/overlay"
 	"balai/room/session"
 	"balai/room/sframe"
 )
@@ -25,6 +26,8 @@ const (
 	reportIn  = time.Second     // between reports
 	speakHold = 15 * media.Tick // without a frame nobody speaks any more
 	speakOver = media.Level(50) // -dBov; a quieter voice is not speech
+
+	packetOverhead = 60 // bytes that IP, UDP and QUIC add to a bundle, about
 )
 
 // mediaLink is a media link to one peer, as the flow uses it. Send copies the bundle and never blocks.
@@ -40,18 +43,20 @@ type player interface {
 	Play(slot int, f rtc.PlayFrame) error
 }
 
-// flowConfig is what a flow needs. Report runs on the flow's goroutine and must not block.
+// flowConfig is what a flow needs. Report and Pulse run on the flow's goroutine and must not block.
 type flowConfig struct {
 	Sign       func(domain string, body []byte) []byte // Ed25519 over domain || 0 || body
 	Report     func(session.Report)
-	Redundancy int // earlier frames sent with each frame even where no loss is seen, 0 to 3
+	Pulse      func(overlay.Pulse) // of every linked peer, at each of its heartbeats and at least once a second
+	Redundancy int                 // earlier frames sent with each frame even where no loss is seen, 0 to 3
 	Log        *slog.Logger
 	Now        func() time.Time
 }
 
 // flow is the media path of one room in this daemon. Up: a microphone frame is sealed, signed, bundled and sent on
-// every link of the mesh. Down: a link's bundle is parsed, its frames are opened, judged by their signature blocks,
-// and the loudest three are played. One goroutine owns all of it; the methods are safe from any goroutine.
+// the links that the plan names. Down: a link's bundle is parsed, its frames are opened, judged by their signature
+// blocks, the loudest three are played, and what is new goes on to those whom the plan feeds. One goroutine owns all of
+// it; the methods are safe from any goroutine.
 type flow struct {
 	cfg   flowConfig
 	in    chan input
@@ -76,18 +81,33 @@ type flow struct {
 	own     *media.Ring
 	repeat  []byte // the last block, to be sent a second time
 	again   time.Time
-	blocks  []sentBlock
+	blocks  sentBlocks
 	mic     *flowLeg
 	micHeat time.Time // when the microphone in use last sent
 	me      voice
 	legs    []*flowLeg // those that play
 	links   map[mediaLink]*linkState
-	out     []*linkState // the mesh: one link for each peer
+	out     []*linkState           // one link for each peer that the plan gives a role
+	ups     []*linkState           // those of out that own frames go to at once
+	feeds   []*linkState           // those of out that frames are forwarded to
+	latest  map[peer.ID]*linkState // the newest link of each peer
 	remotes map[uint32]*remote
+	relay   relay
+
+	// What heartbeats carry.
+	path     [][]byte
+	above    peer.ID // whom the core's tick comes from; empty: any parent
+	coreTick uint64
+	spoken   uint32 // my own newest frame
+
 	loudest media.Loudest
 	report  session.Report
 	told    time.Time
-	changed bool // somebody started or stopped to speak
+	changed bool   // somebody started or stopped to speak
+	sent    uint64 // bytes, ever
+	sentWas uint64 // when upKbps was last counted
+	sentAt  time.Time
+	upKbps  uint32
 	vias    uint32
 
 	// Reused for each bundle.
@@ -101,8 +121,9 @@ type flow struct {
 	copies  [][]byte
 }
 
-// input is a bundle of a link, or a frame of a microphone.
+// input is a bundle of a link, a frame of a microphone, or a peer to ping.
 type input struct {
+	ping  peer.ID
 	link  mediaLink
 	data  []byte
 	mic   *flowLeg
@@ -122,14 +143,19 @@ func newFlow(cfg flowConfig) *flow {
 	if cfg.Report == nil {
 		cfg.Report = func(session.Report) {}
 	}
+	if cfg.Pulse == nil {
+		cfg.Pulse = func(overlay.Pulse) {}
+	}
 	f := &flow{
 		cfg: cfg, in: make(chan input, flowQueue), calls: make(chan func()), woken: make(chan struct{}, 1),
 		stop: make(chan struct{}), done: make(chan struct{}),
-		links: map[mediaLink]*linkState{}, remotes: map[uint32]*remote{},
+		links: map[mediaLink]*linkState{}, latest: map[peer.ID]*linkState{}, remotes: map[uint32]*remote{},
 		body: make([]byte, 0, media.MaxBundle), entry: make([]byte, 0, media.MaxBundle), plain: make([]byte, 0, media.MaxBundle),
 	}
 	f.born = cfg.Now()
-	f.plan.Seal = -1
+	f.plan.Seal, f.plan.Plan = -1, &overlay.Plan{}
+	f.relay.hold = time.NewTimer(time.Hour)
+	f.relay.hold.Stop()
 	f.pool.New = func() any { b := make([]byte, 0, media.MaxPayload); return &b }
 	go f.run()
 	return f
@@ -163,6 +189,9 @@ func (f *flow) RemoveLink(l mediaLink) { f.call(func() { f.dropLink(l) }) }
 func (f *flow) Receive(l mediaLink, bundle []byte) {
 	f.put(input{link: l, data: bundle, at: f.cfg.Now()})
 }
+
+// Ping asks p for a sign of life: its pong, or any other bundle, shows in the next Pulse. It never blocks.
+func (f *flow) Ping(p peer.ID) { f.put(input{ping: p, at: f.cfg.Now()}) }
 
 // Attach makes the flow's end of a leg that is about to be answered. Close it when the leg has ended.
 func (f *flow) Attach() *flowLeg { return &flowLeg{flow: f} }
@@ -220,6 +249,7 @@ func (f *flow) run() {
 	defer close(f.done)
 	timer := time.NewTimer(flowIdle)
 	defer timer.Stop()
+	defer f.relay.hold.Stop()
 	for {
 		select {
 		case <-f.stop:
@@ -232,14 +262,20 @@ func (f *flow) run() {
 			f.take(&i)
 		case <-timer.C:
 			timer.Reset(f.tick(f.cfg.Now()))
+		case <-f.relay.hold.C:
+			f.forward(f.cfg.Now())
 		}
 	}
 }
 
 func (f *flow) take(i *input) {
-	if i.mic != nil {
+	switch {
+	case i.mic != nil:
 		f.up(i.mic, &i.frame, i.at)
 		f.pool.Put(i.buf)
+		return
+	case i.ping != "":
+		f.pingNow(i.ping, i.at)
 		return
 	}
 	if l := f.links[i.link]; l != nil {
@@ -247,8 +283,14 @@ func (f *flow) take(i *input) {
 	}
 }
 
-// up seals a frame of the microphone and sends it on every link of the mesh.
+// up seals a frame of the microphone and sends it.
 func (f *flow) up(m *flowLeg, u *rtc.UpFrame, now time.Time) {
+	f.speak(m, u, now)
+	f.settle(now)
+}
+
+// speak sends a frame of the microphone to the ups at once, and lays it ready for the feeds.
+func (f *flow) speak(m *flowLeg, u *rtc.UpFrame, now time.Time) {
 	f.gate.Lock()
 	defer f.gate.Unlock()
 	if !f.open {
@@ -275,21 +317,23 @@ func (f *flow) up(m *flowLeg, u *rtc.UpFrame, now time.Time) {
 	}
 	f.entry = media.AppendEntry(f.entry[:0], &f.head, f.body)
 	f.me.hear(h.Level, now)
+	f.spoken = ctr
 	f.report.Up++
 	if f.signer.Add(epoch.ID, f.entry, now) != nil { // the block before is due: it is full or too long ago
 		f.sign(now)
 		_ = f.signer.Add(epoch.ID, f.entry, now)
 	}
 	f.signDue(now)
-	for _, l := range f.out {
+	for _, l := range f.ups {
 		f.copies = f.copies[:0]
 		if n := l.redundancy(f.cfg.Redundancy); n > 0 {
 			f.copies = f.own.Newest(f.copies, h.Source, ctr, n, now)
 		}
-		f.send(l, f.entry, f.copies, now)
+		f.send(l, f.entry, f.copies, 0, now)
 	}
 	e := media.Entry{Header: h, Raw: f.entry}
 	f.own.Put(&e, now)
+	f.passOwn(&e, now)
 }
 
 // counter maps the leg's clock to the own source's, which never goes back, whatever leg sends: 20 ms ticks of the
@@ -327,158 +371,42 @@ func (f *flow) takeMic(m *flowLeg, now time.Time) bool {
 }
 
 // send makes a bundle of a frame, which may be nil, of what waits for the link (blocks, records) and of earlier
-// frames; more bundles if the first two do not fit into one.
-func (f *flow) send(l *linkState, primary []byte, copies [][]byte, now time.Time) {
-	handle := l.link.Handle()
-	if handle == 0 {
-		l.waiting = l.waiting[:0]
-		return
-	}
+// frames.
+func (f *flow) send(l *linkState, primary []byte, copies [][]byte, hops uint8, now time.Time) {
 	f.primary[0] = primary
 	primaries := f.primary[:]
 	if primary == nil {
 		primaries = nil
 	}
-	for waiting := l.waiting; len(primaries)+len(waiting) > 0; {
-		f.builder.Begin(media.Bundle{Handle: handle, Seq: l.link.Seq(), SendMs: f.millis(now)}, media.MaxBundle)
+	f.bundle(l, primaries, l.waiting, copies, hops, now)
+}
+
+// bundle sends frames, blocks and records, and earlier frames, in more than one bundle if the first two do not fit
+// into one. What waits for the link must be in waiting.
+func (f *flow) bundle(l *linkState, primaries, waiting, copies [][]byte, hops uint8, now time.Time) {
+	handle := l.link.Handle()
+	for handle != 0 && len(primaries)+len(waiting) > 0 {
+		f.builder.Begin(media.Bundle{Handle: handle, Seq: l.link.Seq(), SendMs: f.millis(now), Hops: hops}, media.MaxBundle)
 		np, nw := f.builder.Fill(primaries, waiting, copies)
 		if np+nw == 0 {
 			break // impossible: every entry fits into an empty bundle
 		}
-		l.link.Send(f.builder.Bytes())
-		l.out++
+		f.post(l, &f.builder)
 		primaries, waiting, copies = primaries[np:], waiting[nw:], nil
 	}
-	l.waiting = l.waiting[:0]
+	if l.pings {
+		l.pinged = now
+	}
+	l.drain()
+}
+
+// post hands a finished bundle to its link.
+func (f *flow) post(l *linkState, b *media.Builder) {
+	n := uint64(len(b.Bytes()))
+	l.link.Send(b.Bytes())
+	l.out++
+	l.bytesOut += n
+	f.sent += n + packetOverhead
 }
 
 func (f *flow) millis(now time.Time) uint16 { return uint16(now.Sub(f.born).Milliseconds()) }
-
-// down takes a bundle: frames in the order of their counters (a redundant copy comes before its primary), then blocks
-// and link records.
-func (f *flow) down(l *linkState, b []byte, now time.Time) {
-	u, err := media.Parse(b)
-	if err != nil {
-		l.refused++
-		return
-	}
-	late := l.heard(&u, f.millis(now), now)
-	n := 0
-	for n < len(f.entries) && u.Next(&f.entries[n]) {
-		for i := n; i > 0 && before(&f.entries[i], &f.entries[i-1]); i-- {
-			f.entries[i], f.entries[i-1] = f.entries[i-1], f.entries[i]
-		}
-		n++
-	}
-	for i := range n {
-		switch e := &f.entries[i]; e.Kind {
-		case media.Frame:
-			f.frame(l, e, late, now)
-		case media.Block:
-			f.block(l, e, now)
-		case media.Record:
-			f.record(l, e.Body, now)
-		}
-	}
-	if len(l.waiting) > 0 {
-		f.send(l, nil, nil, now)
-	}
-}
-
-func before(a, b *media.Entry) bool {
-	if a.Kind != b.Kind {
-		return a.Kind < b.Kind
-	}
-	return a.Kind == media.Frame && a.Source == b.Source && a.Ctr < b.Ctr
-}
-
-// uplinked finds whose entry it is. Only the source's own connection may bring it, and only if it may speak.
-func (f *flow) uplinked(l *linkState, e *media.Entry) *remote {
-	r := f.remotes[e.Source]
-	switch {
-	case r == nil:
-		l.refused++
-		return nil
-	case r.src.Peer != l.peer || !r.src.Allowed || !l.mesh:
-		r.report.Refused++
-		return nil
-	}
-	return r
-}
-
-// frame opens one frame and plays it if its source is among the loudest.
-func (f *flow) frame(l *linkState, e *media.Entry, late time.Duration, now time.Time) {
-	r := f.uplinked(l, e)
-	if r == nil {
-		return
-	}
-	r.report.Frames++
-	if r.any && e.Ctr < r.newest {
-		late += time.Duration(r.newest-e.Ctr) * media.Tick
-	}
-	if late > maxAge {
-		r.report.Refused++
-		return
-	}
-	var err error
-	f.plain, err = r.opener.Open(f.plain[:0], e.Head, e.Body, now)
-	if err == sframe.ErrReplay { // a copy, or another ciphertext at this counter: the block decides
-		r.verify.Frame(e.Raw, l.via, false, now)
-		return
-	}
-	if err != nil {
-		r.report.Refused++
-		return
-	}
-	r.report.Opened++
-	lost := r.follow(e, l, now)
-	if lost > 0 {
-		f.askFrames(l, e, lost)
-	}
-	if !f.audible(r, e, l, now) {
-		return
-	}
-	play := rtc.PlayFrame{
-		Ctr: e.Ctr, Ticks: e.Ticks, Level: uint8(e.Level), Voice: e.Voice, Marker: e.Marker,
-		Speaker: e.Source, Source: e.Source, Lost: lost, Payload: f.plain,
-	}
-	for _, g := range f.legs {
-		_ = g.player.Play(r.report.Slot, play) // a leg that is not up plays nothing
-	}
-}
-
-// audible gives the source its slot and asks the blocks whether it may be heard.
-func (f *flow) audible(r *remote, e *media.Entry, l *linkState, now time.Time) bool {
-	r.voice.hear(e.Level, now)
-	silenced := r.verify.Muted(now)
-	if silenced {
-		f.loudest.Remove(e.Source)
-	} else {
-		f.loudest.Hear(e.Source, e.Level, now)
-	}
-	if slot := f.loudest.Slot(e.Source); slot != r.report.Slot {
-		r.report.Slot, f.changed = slot, true
-	}
-	play := !silenced && r.report.Slot >= 0 && len(f.legs) > 0
-	if r.verify.Frame(e.Raw, l.via, play, now) == sframe.Bad {
-		r.report.Refused++
-		return false
-	}
-	return play
-}
-
-// block lets a source's signature block judge its frames.
-func (f *flow) block(l *linkState, e *media.Entry, now time.Time) {
-	r := f.uplinked(l, e)
-	if r == nil {
-		return
-	}
-	v, err := r.verify.Block(e.Head, e.Body, time.Time{}, now)
-	switch {
-	case err != nil:
-		r.report.Refused++
-	case v.Bad > 0:
-		r.report.Refused += uint64(v.Bad)
-		f.cfg.Log.Debug("frames that their speaker did not sign", "peer", r.src.Peer, "frames", v.Bad)
-	}
-}

@@ -8,6 +8,7 @@ import (
 
 	"balai/node/p2p"
 	"balai/room/media"
+	"balai/room/overlay"
 	"balai/room/session"
 	"balai/room/sframe"
 	"balai/room/wire"
@@ -20,8 +21,8 @@ const (
 	askIn        = 3 * media.Tick // between two requests for a block
 	maxAnswers   = 25             // pongs, blocks and frames sent to one peer in a second on request
 	maxAskRTT    = 200 * time.Millisecond
-	maxAskFrames = 5
-	keptOwn      = 8                     // own blocks kept for those who ask
+	maxAskFrames = maxGap
+	keptBlocks   = 8                     // of each source, for those who ask
 	transitSpan  = 2 * time.Second       // a clock that was stopped is believed again after two of these
 	risingBy     = 50 * time.Millisecond // a round trip this far over the best one: the delay is rising
 
@@ -36,10 +37,25 @@ type linkState struct {
 	link mediaLink
 	peer peer.ID
 	via  uint32
-	mesh bool // the plan names the peer
 
-	waiting          [][]byte // entries for the next bundle
-	in, out, refused uint64
+	// What the plan says of the peer.
+	role   bool          // anything at all
+	up     bool          // own frames go there
+	parent bool          // frames of any source are taken from it
+	feed   *overlay.Feed // frames are forwarded to it, or, warm, heartbeats; nil: neither
+	apart  uint64        // the last batch of which it does not get all
+
+	waiting           [][]byte  // entries for the next bundle
+	since             time.Time // the oldest of them that may wait a tick for company; zero: none may
+	in, out, refused  uint64
+	bytesIn, bytesOut uint64
+	last              time.Time // its last bundle
+	core              uint64    // the core's tick, as it says
+	level             uint32
+	path              [][]byte
+	ahead             time.Duration
+	pulsed            time.Time
+	pings             bool // a ping waits
 
 	began   bool
 	nextSeq uint16
@@ -133,30 +149,28 @@ func (l *linkState) mayAnswer(now time.Time) bool {
 }
 
 func (l *linkState) report() session.LinkReport {
-	r := session.LinkReport{Peer: l.peer, RTT: l.rtt, In: l.in, Out: l.out, Lost: l.missing}
+	r := session.LinkReport{Peer: l.peer, RTT: l.rtt, In: l.in, Out: l.out, InBytes: l.bytesIn, OutBytes: l.bytesOut, Lost: l.missing}
 	if c, ok := l.link.(interface{ Carrier() p2p.Carrier }); ok {
 		r.Degraded = c.Carrier() != p2p.Datagram
 	}
 	return r
 }
 
-// tick does what is due: blocks, heartbeats, pings, requests, the report. It returns when to look again.
+// tick does what is due: blocks, heartbeats, pings, requests, what waits, the report. It returns when to look again.
 func (f *flow) tick(now time.Time) time.Duration {
 	f.signDue(now)
 	if f.repeat != nil && !now.Before(f.again) {
-		f.enqueue(f.repeat)
+		f.passBlock(f.repeat, now)
 		f.repeat = nil
 	}
-	for _, l := range f.out {
-		l.measure(now)
-		l.keepalive(now)
-	}
+	f.beat(now)
+	f.forward(now)
 	busy := f.repeat != nil || f.signer != nil && f.signer.Pending() > 0
 	for _, r := range f.remotes {
 		f.askBlock(r, now)
 		busy = busy || now.Sub(r.report.LastHeard) < time.Second
 	}
-	f.sendWaiting(now)
+	busy = f.sendWaiting(now) || busy
 	f.tell(now)
 	if busy {
 		return flowBusy
@@ -164,36 +178,23 @@ func (f *flow) tick(now time.Time) time.Duration {
 	return flowIdle
 }
 
-// enqueue puts an entry into the next bundle of every link of the mesh.
-func (f *flow) enqueue(entry []byte) {
+// sendWaiting sends what waits: one bundle for each link that has something. Heartbeats wait a tick for frames to go
+// with, while there are any; it reports whether some do.
+func (f *flow) sendWaiting(now time.Time) (more bool) {
 	for _, l := range f.out {
-		l.waiting = append(l.waiting, entry)
-	}
-}
-
-// sendWaiting sends what waits: one bundle for each link that has something.
-func (f *flow) sendWaiting(now time.Time) {
-	for _, l := range f.out {
-		if len(l.waiting) > 0 {
-			f.send(l, nil, nil, now)
+		switch {
+		case len(l.waiting) == 0:
+		case !l.since.IsZero() && now.Sub(l.since) < media.Tick:
+			more = true
+		default:
+			f.send(l, nil, nil, 0, now)
 		}
 	}
+	return more
 }
 
-// keepalive queues the heartbeat and, each second, a ping.
-func (l *linkState) keepalive(now time.Time) {
-	if now.Sub(l.beat) < heartbeatIn {
-		return
-	}
-	l.beat = now
-	tick := uint64(now.UnixMilli() / media.Tick.Milliseconds())
-	l.tell(&wire.LinkRecord{Record: &wire.LinkRecord_Heartbeat{Heartbeat: &wire.LinkHeartbeat{Tick: tick, Loss: l.loss}}})
-	if now.Sub(l.pinged) >= pingIn {
-		l.pinged = now
-		l.pingID++
-		l.tell(&wire.LinkRecord{Record: &wire.LinkRecord_Ping{Ping: &wire.LinkPing{Id: l.pingID, TimeMs: now.UnixMilli()}}})
-	}
-}
+// drain forgets what waits.
+func (l *linkState) drain() { l.waiting, l.since, l.pings = l.waiting[:0], time.Time{}, false }
 
 // tell queues a record.
 func (l *linkState) tell(r *wire.LinkRecord) {
@@ -203,30 +204,7 @@ func (l *linkState) tell(r *wire.LinkRecord) {
 	}
 	var h [media.HeaderLen]byte
 	(&media.Header{Kind: media.Record}).Put(&h)
-	l.waiting = append(l.waiting, media.AppendEntry(nil, &h, b))
-}
-
-// record takes a link record. What it does not know, it ignores.
-func (f *flow) record(l *linkState, body []byte, now time.Time) {
-	var m wire.LinkRecord
-	if proto.Unmarshal(body, &m) != nil {
-		l.refused++
-		return
-	}
-	switch r := m.GetRecord().(type) {
-	case *wire.LinkRecord_Heartbeat:
-		l.theirLoss = min(r.Heartbeat.GetLoss(), 1000)
-	case *wire.LinkRecord_Ping:
-		if l.mayAnswer(now) {
-			l.tell(&wire.LinkRecord{Record: &wire.LinkRecord_Pong{Pong: &wire.LinkPing{Id: r.Ping.GetId(), TimeMs: r.Ping.GetTimeMs()}}})
-		}
-	case *wire.LinkRecord_Pong:
-		if r.Pong.GetId() == l.pingID && l.pingID > 0 {
-			l.roundTrip(now.Sub(l.pinged))
-		}
-	case *wire.LinkRecord_Nack:
-		f.answer(l, r.Nack, now)
-	}
+	l.waiting, l.since = append(l.waiting, media.AppendEntry(nil, &h, b)), time.Time{}
 }
 
 func (l *linkState) roundTrip(d time.Duration) {
@@ -235,12 +213,6 @@ func (l *linkState) roundTrip(d time.Duration) {
 	}
 	l.rtt += (d - l.rtt) / 4
 	l.best = min(l.best+(l.rtt-l.best)/bestFades, d) // a longer path becomes the usual one in a minute or so
-}
-
-// sentBlock is an own block that a peer may ask for.
-type sentBlock struct {
-	first, last uint32
-	entry       []byte
 }
 
 // signDue signs when it is time.
@@ -265,69 +237,10 @@ func (f *flow) sign(now time.Time) {
 	if err != nil {
 		panic("impossible: " + err.Error())
 	}
-	if len(f.blocks) == keptOwn {
-		f.blocks = append(f.blocks[:0], f.blocks[1:]...)
-	}
-	f.blocks = append(f.blocks, sentBlock{first, last, e})
+	f.blocks.put(sentBlock{first: first, last: last, entry: e, at: now, sent: 2})
 	if f.repeat != nil { // the one before has not had its second time
-		f.enqueue(f.repeat)
+		f.passBlock(f.repeat, now)
 	}
-	f.enqueue(e)
+	f.passBlock(e, now)
 	f.repeat, f.again = e, now.Add(repeatIn)
-}
-
-// askBlock asks the source of frames that were played unsigned for their block.
-func (f *flow) askBlock(r *remote, now time.Time) {
-	ctr, ok := r.verify.Wanted(now)
-	if !ok || now.Sub(r.asked) < askIn {
-		return
-	}
-	for _, l := range f.out {
-		if l.peer == r.src.Peer {
-			r.asked = now
-			l.tell(&wire.LinkRecord{Record: &wire.LinkRecord_Nack{Nack: &wire.Nack{Source: r.src.ID, Unsigned: []uint32{ctr}}}})
-		}
-	}
-}
-
-// askFrames asks for the frames lost just before e, where an answer can come in time.
-func (f *flow) askFrames(l *linkState, e *media.Entry, lost uint16) {
-	if l.rtt == 0 || l.rtt > maxAskRTT || lost > maxAskFrames {
-		return
-	}
-	n := &wire.Nack{Source: e.Source}
-	for i := range uint32(lost) {
-		if back := (i + 1) * uint32(e.Ticks); back <= e.Ctr {
-			n.Ctrs = append(n.Ctrs, e.Ctr-back)
-		}
-	}
-	l.tell(&wire.LinkRecord{Record: &wire.LinkRecord_Nack{Nack: n}})
-}
-
-// answer sends own frames and blocks again that a peer asks for; frames only while the microphone is on.
-func (f *flow) answer(l *linkState, n *wire.Nack, now time.Time) {
-	if n.GetSource() != f.plan.Me.ID || !l.mesh || f.own == nil {
-		return
-	}
-	for _, ctr := range n.GetUnsigned() {
-		for i := range f.blocks {
-			if b := &f.blocks[i]; b.first <= ctr && ctr <= b.last && l.mayAnswer(now) {
-				l.waiting = append(l.waiting, b.entry)
-				break
-			}
-		}
-		if l.answers > maxAnswers {
-			return
-		}
-	}
-	f.gate.Lock()
-	defer f.gate.Unlock()
-	for _, ctr := range n.GetCtrs() {
-		if !f.open || l.answers > maxAnswers {
-			return
-		}
-		if e, ok := f.own.Get(media.Frame, n.GetSource(), ctr, now); ok && l.mayAnswer(now) {
-			f.send(l, e, nil, now)
-		}
-	}
 }

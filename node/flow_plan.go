@@ -8,6 +8,7 @@ import (
 
 	"balai/identity"
 	"balai/room/media"
+	"balai/room/overlay"
 	"balai/room/session"
 	"balai/room/sframe"
 )
@@ -23,8 +24,23 @@ type remote struct {
 	any     bool
 	newest  uint32 // counter of the newest frame, and where it ended
 	end     uint32
-	missing uint64 // bundles missing on the link when the newest came
-	asked   time.Time
+	dense   bool   // it followed on the one before without a gap
+	via     uint32 // the link that it came by, and the bundles missing there when it did
+	missing uint64
+	asked   time.Time // for a block
+	asks    int
+	told    uint32 // a frame that some peer holds and I do not, and since when I know
+	toldAt  time.Time
+
+	// Of its way to the feeds.
+	passed  media.Window
+	top     uint32      // the highest counter in passed
+	ring    *media.Ring // what went on
+	blocks  sentBlocks
+	carried time.Time // when a frame last went on
+	direct  time.Time // when one last came by its speaker's own link
+	batch   uint64    // that its last one is in
+	hops    uint8
 }
 
 // voice smooths a level into "is speaking".
@@ -44,10 +60,13 @@ func (v *voice) hear(l media.Level, now time.Time) {
 	v.last = now
 }
 
+// within tells whether it was heard lately.
+func (v *voice) within(now time.Time) bool { return !v.last.IsZero() && now.Sub(v.last) < speakHold }
+
 // now updates speaking and reports whether it changed.
 func (v *voice) now(now time.Time) bool {
 	was := v.speaking
-	v.speaking = !v.last.IsZero() && now.Sub(v.last) < speakHold && v.level > -float64(speakOver)
+	v.speaking = v.within(now) && v.level > -float64(speakOver)
 	return was != v.speaking
 }
 
@@ -59,11 +78,22 @@ func (f *flow) apply(now time.Time) {
 	if m.Seal >= len(m.Epochs) {
 		m.Seal = -1
 	}
+	if m.Plan == nil {
+		m.Plan = &overlay.Plan{}
+	}
 	was := f.plan
+	if !f.open || !m.Send { // what was said before a mute is not sent after it
+		f.relay.dropOwn()
+		f.own = media.NewRing(ringSize)
+	}
 	f.plan, f.open = m, m.Send
+	if was.Plan == nil || was.Plan.Core != m.Plan.Core {
+		f.relay.chosen = media.Loudest{}
+	}
+	f.path, f.above = pathOf(m.Plan)
 	f.applyOwn(&was, now)
 	f.applyRemotes(now)
-	f.mesh()
+	f.roles()
 }
 
 // applyOwn keeps the sealer and the signer of the own source in step with the plan.
@@ -77,9 +107,6 @@ func (f *flow) applyOwn(was *session.Media, now time.Time) {
 		f.own, f.repeat, f.blocks = media.NewRing(ringSize), nil, nil
 		f.start, f.base = now, m.Me.Ctr
 		was = &session.Media{Seal: -1}
-	}
-	if !m.Send {
-		f.own = media.NewRing(ringSize) // what was said before is not sent again
 	}
 	if m.Seal < 0 {
 		return
@@ -115,25 +142,36 @@ func (f *flow) applyRemotes(now time.Time) {
 			if r = f.newRemote(s); r == nil {
 				continue
 			}
-			f.loudest.Remove(s.ID)
+			f.hush(s.ID)
 			f.remotes[s.ID], f.changed = r, true
 		}
 		delete(gone, s.ID)
 		if r.src.Allowed && !s.Allowed {
-			f.loudest.Remove(s.ID)
+			f.hush(s.ID)
 			r.report.Slot, r.voice = -1, voice{}
 		}
 		r.src = s
+		commits := f.plan.Commits
+		for _, c := range commits[max(0, len(commits)-sframe.KeptEpochs):] {
+			r.verify.Hold(c.N, sframe.EpochID(c.ID))
+		}
 		for _, e := range f.plan.Epochs {
 			r.opener.Hold(e, now)
 			r.verify.Hold(e.N, e.ID)
 		}
 	}
 	for id := range gone {
-		f.loudest.Remove(id)
+		f.hush(id)
 		delete(f.remotes, id)
 		f.changed = true
 	}
+}
+
+// hush takes a source out of both tables of the loudest, and what of it waits to go on.
+func (f *flow) hush(id uint32) {
+	f.loudest.Remove(id)
+	f.relay.chosen.Remove(id)
+	f.relay.fresh = slices.DeleteFunc(f.relay.fresh, func(p passing) bool { return p.source == id })
 }
 
 // newRemote is nil if the source does not belong to its peer: nobody can claim another's, nor mine.
@@ -149,8 +187,9 @@ func (f *flow) newRemote(s session.Source) *remote {
 	return r
 }
 
-// follow counts a frame that opened, and tells how many were lost just before it. What was not sent (silence) is not
-// lost: no more frames can be missing than bundles are.
+// follow counts a frame, and tells how many were lost just before it. What was not sent (silence) is not lost: on its
+// speaker's own link no more frames can be missing than bundles are; behind a relay a short gap counts as loss, for
+// bundles are not missing here that were lost further up.
 func (r *remote) follow(e *media.Entry, l *linkState, now time.Time) (lost uint16) {
 	r.report.LastHeard = now
 	if r.any && e.Ctr < r.newest { // late: it was counted as lost
@@ -159,12 +198,23 @@ func (r *remote) follow(e *media.Entry, l *linkState, now time.Time) (lost uint1
 		}
 		return 0
 	}
-	if r.any && e.Ctr > r.end && !e.Marker && l.missing > r.missing {
-		gap := uint64(e.Ctr-r.end) / uint64(e.Ticks)
-		lost = uint16(min(max(gap, 1), l.missing-r.missing, 0xffff))
-		r.report.Lost += uint64(lost)
+	if r.any && e.Ctr > r.end && !e.Marker {
+		gap := max(uint64(e.Ctr-r.end)/uint64(e.Ticks), 1)
+		switch {
+		case l.peer != r.src.Peer || l.via != r.via:
+			if gap > maxGap {
+				gap = 0
+			}
+		case l.missing > r.missing:
+			gap = min(gap, l.missing-r.missing, 0xffff)
+		default:
+			gap = 0
+		}
+		lost = uint16(gap)
+		r.report.Lost += gap
 	}
-	r.any, r.newest, r.end, r.missing = true, e.Ctr, e.Ctr+uint32(e.Ticks), l.missing
+	r.dense = r.any && e.Ctr == r.end
+	r.any, r.newest, r.end, r.via, r.missing = true, e.Ctr, e.Ctr+uint32(e.Ticks), l.via, l.missing
 	return lost
 }
 
@@ -172,31 +222,55 @@ func (r *remote) follow(e *media.Entry, l *linkState, now time.Time) (lost uint1
 func (f *flow) addLink(l mediaLink) {
 	f.vias++
 	f.links[l] = &linkState{link: l, peer: l.Remote(), via: f.vias}
-	f.mesh()
+	f.roles()
 }
 
 func (f *flow) dropLink(l mediaLink) {
 	delete(f.links, l)
-	f.mesh()
+	f.roles()
 }
 
-// mesh chooses one link for each peer of the plan.
-func (f *flow) mesh() {
-	var up []peer.ID
-	if f.plan.Plan != nil {
-		up = f.plan.Plan.Up
+// roles gives the links what the plan says of their peers, and chooses one for each peer to send by.
+func (f *flow) roles() {
+	pl := f.plan.Plan
+	if pl == nil {
+		pl = &overlay.Plan{}
 	}
-	newest := map[peer.ID]*linkState{}
+	clear(f.latest)
 	for _, l := range f.links {
-		l.mesh = slices.Contains(up, l.peer)
-		if old := newest[l.peer]; l.mesh && (old == nil || old.via < l.via) {
-			newest[l.peer] = l
+		if old := f.latest[l.peer]; old == nil || old.via < l.via {
+			f.latest[l.peer] = l
+		}
+		l.up, l.parent, l.feed = slices.Contains(pl.Up, l.peer), slices.Contains(pl.Parents, l.peer), nil
+		for i := range pl.Feeds {
+			if pl.Feeds[i].Peer == l.peer {
+				l.feed = &pl.Feeds[i]
+			}
+		}
+		if l.role = l.up || l.parent || l.feed != nil; !l.role {
+			l.drain()
 		}
 	}
-	f.out = f.out[:0]
-	for _, p := range up {
-		if l := newest[p]; l != nil && !slices.Contains(f.out, l) {
+	f.out, f.ups, f.feeds = f.out[:0], f.ups[:0], f.feeds[:0]
+	f.relay.serves = false
+	f.relay.byPeer = map[peer.ID]*linkState{}
+	for _, l := range f.latest {
+		if l.role {
 			f.out = append(f.out, l)
+		}
+	}
+	slices.SortFunc(f.out, func(a, b *linkState) int { return int(a.via) - int(b.via) })
+	for _, l := range f.out {
+		if l.up {
+			f.ups = append(f.ups, l)
+		}
+		if l.feed == nil {
+			continue
+		}
+		f.relay.serves = true
+		if l.feed.Mode != overlay.Warm {
+			f.feeds = append(f.feeds, l)
+			f.relay.byPeer[l.peer] = l
 		}
 	}
 }
@@ -227,6 +301,10 @@ func (f *flow) tell(now time.Time) {
 	if !f.changed && now.Sub(f.told) < reportIn {
 		return
 	}
+	if d := now.Sub(f.sentAt); d >= reportIn {
+		f.upKbps = uint32((f.sent - f.sentWas) * 8 / uint64(d.Milliseconds()))
+		f.sentAt, f.sentWas = now, f.sent
+	}
 	f.changed, f.told = false, now
 	rep := f.report
 	rep.Leg, rep.Speaking = len(f.legs) > 0, f.me.speaking
@@ -243,6 +321,7 @@ func (f *flow) tell(now time.Time) {
 		}
 		rep.Sources = append(rep.Sources, s)
 	}
+	rep.Forwarded, rep.Children, rep.UpKbps = f.relay.count, len(f.feeds), f.upKbps
 	for _, l := range f.out {
 		rep.Links = append(rep.Links, l.report())
 	}

@@ -28,6 +28,7 @@ type world struct {
 	people []*person
 	epochs []sframe.Epoch
 	seal   int
+	plans  map[string]*overlay.Plan // by name; nil: a mesh of all
 
 	mu    sync.Mutex
 	rand  *rand.Rand
@@ -43,6 +44,7 @@ type person struct {
 	salt    [8]byte
 	send    bool
 	allowed bool
+	keyless bool
 	flow    *flow
 	leg     *flowLeg
 	ear     *ear
@@ -52,6 +54,9 @@ type person struct {
 
 	mu  sync.Mutex
 	rep session.Report
+
+	pulses map[peer.ID]overlay.Pulse // the last of each peer
+	every  []overlay.Pulse
 }
 
 // ear remembers what was played.
@@ -121,7 +126,7 @@ func newWorld(t testing.TB, names ...string) *world {
 		}
 		p := &person{w: w, name: n, key: k, send: true, allowed: true, links: map[peer.ID]*wireLink{}, ear: &ear{heard: map[uint32][]string{}, slots: map[uint32]int{}}}
 		copy(p.salt[:], n)
-		p.flow = newFlow(flowConfig{Sign: k.Sign, Report: p.take, Log: slog.New(slog.DiscardHandler)})
+		p.flow = newFlow(flowConfig{Sign: k.Sign, Report: p.take, Pulse: p.pulse, Log: slog.New(slog.DiscardHandler)})
 		p.leg = p.flow.Attach()
 		p.leg.SetPlayer(p.ear)
 		w.people = append(w.people, p)
@@ -145,6 +150,23 @@ func newWorld(t testing.TB, names ...string) *world {
 func (p *person) take(r session.Report) { p.mu.Lock(); p.rep = r; p.mu.Unlock() }
 
 func (p *person) report() session.Report { p.mu.Lock(); defer p.mu.Unlock(); return p.rep }
+
+func (p *person) pulse(u overlay.Pulse) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pulses == nil {
+		p.pulses = map[peer.ID]overlay.Pulse{}
+	}
+	p.pulses[u.Peer] = u
+	p.every = append(p.every, u)
+}
+
+// pulseOf is the last pulse of q.
+func (p *person) pulseOf(q *person) overlay.Pulse {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pulses[q.key.ID()]
+}
 
 func (p *person) owner() sframe.Owner {
 	return sframe.Owner{Room: p.w.room, Peer: string(p.key.ID()), Salt: p.salt}
@@ -174,6 +196,15 @@ func (w *world) tell(p *person) {
 		}
 	}
 	plan.Up, m.Plan = plan.Links, &plan
+	if w.plans != nil {
+		m.Plan = w.plans[p.name]
+	}
+	if p.keyless {
+		for _, e := range m.Epochs {
+			m.Commits = append(m.Commits, room.EpochCommit{N: e.N, ID: room.EpochID(e.ID)})
+		}
+		m.Epochs, m.Seal = nil, -1
+	}
 	p.flow.Plan(m)
 }
 

@@ -12,12 +12,16 @@ type bootstrapCmd struct {
 	DNS     string   `name:"dns" placeholder:"NAME" help:"Name to announce in place of IP addresses."`
 	Metrics string   `placeholder:"HOST:PORT" help:"Serve Prometheus metrics here."`
 	Web     string   `placeholder:"HOST:PORT" help:"Serve the page behind https://NAME/j links here; put a TLS proxy before it."`
+
+	RelayKbps        int  `default:"100000" placeholder:"KBIT/S" help:"Upload for the audio of rooms that ask this node to carry them (${default}); one room gets a quarter."`
+	NoRelay          bool `help:"Carry no room's audio."`
+	RelayVouchedOnly bool `help:"Carry only rooms whose moderators vouch for this node."`
 	lifetime
 }
 
 func (bootstrapCmd) Help() string {
-	return `A community node lists open rooms, tells daemons of each other and carries their first words. It is in
-no room, holds no key and hears nothing. Give people one of the lines in DIR/addrs for --bootstrap.
+	return `A community node lists open rooms, tells daemons of each other and carries their first words. A room that has
+nobody to relay for it can ask it to pass on its audio, sealed. It is in no room, holds no key and hears nothing. Give people one of the lines in DIR/addrs for --bootstrap.
 
 Examples:
   balai bootstrap --dns balai.example.org
@@ -33,7 +37,11 @@ func (c *bootstrapCmd) Run(ctx context.Context, a *app) error {
 	}
 	ctx, stop := c.bound(ctx)
 	defer stop()
+	if c.NoRelay {
+		c.RelayKbps = 0
+	}
 	return node.Bootstrap(ctx, node.BootstrapConfig{
+		RelayKbps: c.RelayKbps, RelayVouchedOnly: c.RelayVouchedOnly,
 		Data: dir, Listen: c.Listen, DNS: c.DNS, Metrics: c.Metrics, Web: c.Web, Version: versionNow().Version, Log: a.logger(),
 		Ready: func(r node.Ready) {
 			a.ready(r, "community node is ready: "+strings.Join(r.Addrs, " "))

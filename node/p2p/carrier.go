@@ -36,7 +36,8 @@ func quicOf(c network.Conn) *quic.Conn {
 
 // linkTable holds the open links, by the handle that this side chose, and the peers they lead to.
 type linkTable struct {
-	accept atomic.Pointer[func(*Link) *LinkConfig]
+	accept  atomic.Pointer[func(*Link) *LinkConfig]
+	changes watchers
 
 	mu    sync.RWMutex
 	next  uint32
@@ -56,7 +57,7 @@ func (t *linkTable) add(l *Link) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	m := t.peers[l.remote]
-	if len(t.links) >= maxLinks || m != nil && m.links >= maxPeerLinks {
+	if len(t.links) >= l.h.maxLinks() || m != nil && m.links >= maxPeerLinks {
 		return fmt.Errorf("media link: %w", ErrLimit)
 	}
 	if m == nil {
@@ -78,6 +79,14 @@ func (t *linkTable) add(l *Link) error {
 	l.mine = t.next
 	t.links[l.mine] = l
 	return nil
+}
+
+// maxLinks: a community node carries rooms for others.
+func (h *Host) maxLinks() int {
+	if h.cfg.Community {
+		return maxCarried
+	}
+	return maxLinks
 }
 
 func (t *linkTable) remove(l *Link) {
@@ -105,6 +114,7 @@ func (t *linkTable) find(handle uint32, from peer.ID) *Link {
 }
 
 func (t *linkTable) connected(c network.Conn) {
+	t.changes.tell(c.RemotePeer())
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	if m := t.peers[c.RemotePeer()]; m != nil {
@@ -113,6 +123,7 @@ func (t *linkTable) connected(c network.Conn) {
 }
 
 func (t *linkTable) disconnected(c network.Conn) {
+	t.changes.tell(c.RemotePeer())
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	if m := t.peers[c.RemotePeer()]; m != nil {
@@ -237,15 +248,12 @@ func bundleHandle(b []byte) (uint32, bool) {
 // told, and returns this side's part, or nil to refuse. It must not block.
 func (h *Host) OnLink(accept func(*Link) *LinkConfig) { h.links.accept.Store(&accept) }
 
-// OpenLink opens a media link to a peer whose addresses are known, for a room. The error is a
-// room.Reason if the other side refused, ErrCircuit if there is only a circuit: a direct connection may come
-// of itself (DCUtR), try again.
+// OpenLink opens a media link to a peer whose addresses are known, for a room. Where there is only a
+// circuit it waits for a direct connection until ctx ends. The error is a room.Reason if the other side
+// refused, ErrCircuit if no direct connection came.
 func (h *Host) OpenLink(ctx context.Context, p peer.ID, roomID [32]byte, cfg LinkConfig) (*Link, error) {
-	if err := h.reach(ctx, p); err != nil {
-		return nil, err
-	}
-	if h.host.Network().Connectedness(p) == network.Limited {
-		return nil, fmt.Errorf("p2p: link to %s: %w", p, ErrCircuit)
+	if err := h.direct(ctx, p); err != nil {
+		return nil, fmt.Errorf("p2p: link to %s: %w", p, err)
 	}
 	s, err := h.host.NewStream(network.WithNoDial(ctx, "balai link"), p, linkProtocol)
 	if err != nil {
@@ -291,7 +299,10 @@ func (l *Link) exchange(sources []*wire.Signed) (*wire.LinkOpen, error) {
 }
 
 func (h *Host) newLink(s network.Stream, roomID [32]byte) *Link {
-	l := &Link{h: h, remote: s.Conn().RemotePeer(), room: roomID, stream: s, r: bufio.NewReaderSize(s, 2<<10), told: make(chan *wire.LinkRecord, maxLinkTold), done: make(chan struct{})}
+	l := &Link{
+		h: h, remote: s.Conn().RemotePeer(), room: roomID, stream: s, r: bufio.NewReaderSize(s, 2<<10), told: make(chan *wire.LinkRecord, maxLinkTold),
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
 	l.out.init()
 	return l
 }

@@ -22,6 +22,7 @@ const (
 	maxStreams     = 1024 // control streams being served, in all
 	maxPeerStreams = 16   // control streams being served, one peer
 	maxLinks       = 1024 // media links, in all
+	maxCarried     = 2048 // media links of a community node, in all
 	maxPeerLinks   = 8    // media links, one peer
 	linkQueue      = 3    // bundles waiting on one link; the oldest goes first
 	maxLAN         = 256  // peers heard by mDNS that are kept

@@ -68,11 +68,14 @@ type Topic struct {
 	once sync.Once
 }
 
+// gossips is the two that a host takes part in.
+type gossips struct{ lobby, members *Gossip }
+
 // Lobby is the gossip of everybody, on which open rooms are listed.
-func (h *Host) Lobby() *Gossip { return h.lobby }
+func (g *gossips) Lobby() *Gossip { return g.lobby }
 
 // Members is the gossip that only the members named by SetMembers see.
-func (h *Host) Members() *Gossip { return h.members }
+func (g *gossips) Members() *Gossip { return g.members }
 
 func newGossip(h *Host, proto protocol.ID, gate *memberGate) (*Gossip, error) {
 	g := &Gossip{

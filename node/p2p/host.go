@@ -43,7 +43,8 @@ type Config struct {
 	Now       func() time.Time      // default: time.Now
 	Metrics   prometheus.Registerer // libp2p's own metrics; nil: none
 
-	gossipLimit int // bytes of a gossip message; tests make a peer that breaks the limit
+	announce    func([]ma.Multiaddr) []ma.Multiaddr // what this host says its addresses are; tests give it public ones
+	gossipLimit int                                 // bytes of a gossip message; tests make a peer that breaks the limit
 }
 
 // Host is one libp2p node. All methods are safe from any goroutine.
@@ -57,16 +58,17 @@ type Host struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	lobby, members *Gossip
-	memberGate     *memberGate
-	streams        streamTable
-	links          linkTable
-	rendezvous     *Rendezvous
-	relay          *relay.Relay
-	mdns           interface{ Close() error }
-	store          *peerStore
-	greet          event.Emitter // EvtPeerProtocolsUpdated on the local bus
-	greetings      greetings
+	gossips
+	memberGate *memberGate
+	streams    streamTable
+	links      linkTable
+	rendezvous *Rendezvous
+	relay      *relay.Relay
+	mdns       interface{ Close() error }
+	store      *peerStore
+	greet      event.Emitter // EvtPeerProtocolsUpdated on the local bus
+	greetings  greetings
+	prober     prober
 
 	ready   chan struct{} // closed once host is set
 	mu      sync.Mutex    // guards closed and wg.Add
@@ -90,6 +92,7 @@ func newHost(ctx context.Context, cfg Config, gate *gater) (_ *Host, err error) 
 	h.ctx, h.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	h.streams.init()
 	h.links.init()
+	h.prober.init()
 	h.greetings.last = map[greetKey]time.Time{}
 	for _, b := range cfg.Bootstrap {
 		gate.allowTyped(b)
@@ -165,6 +168,9 @@ func (h *Host) startServices() error {
 	if h.cfg.MDNS {
 		h.startMDNS()
 	}
+	if !h.cfg.Community {
+		h.spawn(h.seekCircuits)
+	}
 	h.spawn(h.watch)
 	h.spawn(h.keepConnected)
 	return nil
@@ -196,6 +202,7 @@ func (h *Host) Close() error {
 	}
 	errs = append(errs, h.host.Close())
 	h.wg.Wait()
+	errs = append(errs, h.prober.close())
 	return errors.Join(errs...)
 }
 
@@ -247,12 +254,7 @@ func (h *Host) Peers() int { return len(h.host.Network().Peers()) }
 // reached this host directly all the same (AutoNAT tests no private address), "private" when addresses
 // were tried and none answered, else "unknown".
 func (h *Host) Reachability() string {
-	var reachable, unreachable []ma.Multiaddr
-	if c, ok := h.host.(interface {
-		ConfirmedAddrs() (reachable, unreachable, unknown []ma.Multiaddr)
-	}); ok {
-		reachable, unreachable, _ = c.ConfirmedAddrs()
-	}
+	reachable, unreachable := h.confirmed()
 	if len(reachable) > 0 {
 		return "public"
 	}
@@ -267,6 +269,16 @@ func (h *Host) Reachability() string {
 	return "unknown"
 }
 
+// confirmed lists the public addresses of this host that AutoNAT v2 has had dialled from outside.
+func (h *Host) confirmed() (reachable, unreachable []ma.Multiaddr) {
+	if c, ok := h.host.(interface {
+		ConfirmedAddrs() (reachable, unreachable, unknown []ma.Multiaddr)
+	}); ok {
+		reachable, unreachable, _ = c.ConfirmedAddrs()
+	}
+	return reachable, unreachable
+}
+
 // Connect makes sure of a direct or circuit connection to a peer, at the addresses given and those known,
 // all through the gater. After a failure the peer is left alone for five minutes (ErrCooldown) unless
 // force is set, and whoever told its addresses is charged.
@@ -278,9 +290,10 @@ func (h *Host) Connect(ctx context.Context, info peer.AddrInfo, force bool) erro
 		return fmt.Errorf("%s: %w", info.ID, ErrCooldown)
 	}
 	ctx = network.WithAllowLimitedConn(ctx, "balai")
+	tried := append(h.host.Peerstore().Addrs(info.ID), info.Addrs...)
 	err := h.host.Connect(ctx, info)
 	if err == nil || wasDialled(ctx, err) {
-		h.dials.done(info.ID, err == nil, h.cfg.Now())
+		h.dials.done(info.ID, err == nil, tried, h.cfg.Now())
 	}
 	if err != nil {
 		return fmt.Errorf("p2p: %w", err)

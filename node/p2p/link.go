@@ -54,7 +54,7 @@ type LinkConfig struct {
 }
 
 // Link is an open media link to one peer in one room. All methods are safe from any goroutine and none
-// but Close blocks.
+// but Close and Refuse blocks: those at most for a second, while the other side does not read.
 type Link struct {
 	h      *Host
 	remote peer.ID
@@ -71,7 +71,11 @@ type Link struct {
 
 	out     sendQueue
 	told    chan *wire.LinkRecord
-	writeMu sync.Mutex // one writer on the stream
+	wake    chan struct{} // told has something
+	writeMu sync.Mutex    // one writer on the stream
+	greeted bool          // the first record is written; under writeMu
+	until   atomic.Int64  // Unix nanoseconds by which the last writes must be over, 0 while open
+	why     atomic.Uint32 // the reason that the other side gave for its end
 	done    chan struct{}
 	end     sync.Once
 }
@@ -121,10 +125,18 @@ func (l *Link) Send(bundle []byte) bool {
 
 // Tell sends a record on the link's stream, after those told before. It never blocks; when too many wait, the link ends.
 func (l *Link) Tell(r *wire.LinkRecord) {
+	if l.until.Load() != 0 {
+		return
+	}
 	select {
 	case l.told <- r:
 	default:
 		_ = l.stream.Reset() // the reader ends the link
+		return
+	}
+	select {
+	case l.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -132,13 +144,16 @@ func (l *Link) Tell(r *wire.LinkRecord) {
 func (l *Link) tellLoop() {
 	for {
 		select {
-		case r := <-l.told:
-			l.writeMu.Lock()
-			err := l.writeRecord(r, linkWriteTime)
-			l.writeMu.Unlock()
-			if err != nil {
-				_ = l.stream.Reset() // the reader ends the link
-				return
+		case <-l.wake:
+			for more := true; more; {
+				l.writeMu.Lock()
+				var err error
+				more, err = l.writeTold()
+				l.writeMu.Unlock()
+				if err != nil {
+					l.fail()
+					return
+				}
 			}
 		case <-l.done:
 			return
@@ -146,20 +161,47 @@ func (l *Link) tellLoop() {
 	}
 }
 
-// Close ends the link on both sides. Closed is called soon after, not by Close.
+// writeTold writes the next record told, under writeMu; false: none waits.
+func (l *Link) writeTold() (bool, error) {
+	select {
+	case r := <-l.told:
+		return true, l.writeRecord(r, linkWriteTime)
+	default:
+		return false, nil
+	}
+}
+
+// fail ends a link on which nothing can be written any more. What the other side said before may say why: it
+// is read, as far as it has come; then the reader ends the link.
+func (l *Link) fail() { _ = l.stream.SetReadDeadline(time.Now().Add(linkCloseTime)) }
+
+// Close ends the link on both sides, after what was told. Closed is called soon after, not by Close.
 func (l *Link) Close() { l.shut(0) }
 
-// shut stops the sender and says goodbye on the stream if nobody is writing there.
+// Refuse ends the link like Close, and tells the other side why. Before OnLink's answer it is that answer.
+func (l *Link) Refuse(r room.Reason) { l.shut(r) }
+
+// Reason is why the other side ended the link; 0: it gave no reason, or did not end it.
+func (l *Link) Reason() room.Reason { return room.Reason(l.why.Load()) }
+
+// shut stops the sender, writes what was told and says goodbye on the stream, all within linkCloseTime.
 func (l *Link) shut(reason room.Reason) {
 	l.end.Do(func() {
+		until := time.Now().Add(linkCloseTime)
+		l.until.Store(until.UnixNano())
+		_ = l.stream.SetWriteDeadline(until) // frees a writer that is stuck
 		l.out.close()
 		close(l.done)
-		if !l.writeMu.TryLock() {
-			_ = l.stream.Reset() // the writer is stuck: its stream goes
-			return
-		}
+		l.writeMu.Lock()
 		defer l.writeMu.Unlock()
-		if l.writeRecord(&wire.LinkRecord{Record: &wire.LinkRecord_Close{Close: &wire.LinkClose{Reason: uint32(reason)}}}, linkCloseTime) != nil {
+		var err error
+		for more := l.greeted; more && err == nil; {
+			more, err = l.writeTold()
+		}
+		if err == nil {
+			err = l.writeRecord(&wire.LinkRecord{Record: &wire.LinkRecord_Close{Close: &wire.LinkClose{Reason: uint32(reason)}}}, linkCloseTime)
+		}
+		if err != nil {
 			_ = l.stream.Reset()
 			return
 		}
@@ -176,9 +218,15 @@ func (l *Link) writeRecord(m *wire.LinkRecord, within time.Duration) error {
 	return l.write(b, within)
 }
 
+// write takes at most within, and once the link is being shut no longer than that may take.
 func (l *Link) write(b []byte, within time.Duration) error {
 	if err := l.stream.SetWriteDeadline(time.Now().Add(within)); err != nil {
 		return err
+	}
+	if until := l.until.Load(); until != 0 { // if not yet, shut's own deadline comes after this one
+		if err := l.stream.SetWriteDeadline(time.Unix(0, until)); err != nil {
+			return err
+		}
 	}
 	_, err := l.stream.Write(b)
 	return err
@@ -199,7 +247,7 @@ func (l *Link) sendLoop() {
 			continue
 		}
 		if l.sendFrame(&buf, n) != nil {
-			_ = l.stream.Reset() // the reader ends the link
+			l.fail()
 			return
 		}
 	}
@@ -218,7 +266,6 @@ func (l *Link) sendFrame(buf *[binary.MaxVarintLen32 + MaxBundle]byte, n int) er
 
 // readLoop takes bundles and records from the stream until it ends, then ends the link.
 func (l *Link) readLoop() {
-	_ = l.stream.SetReadDeadline(time.Time{})
 	for {
 		b, err := readFrame(l.r, maxLinkRecord)
 		if err != nil {
@@ -231,7 +278,13 @@ func (l *Link) readLoop() {
 			continue
 		}
 		var m wire.LinkRecord
-		if proto.Unmarshal(b, &m) != nil || m.GetClose() != nil {
+		if proto.Unmarshal(b, &m) != nil {
+			break
+		}
+		if c := m.GetClose(); c != nil {
+			if c.GetReason() != 0 {
+				l.why.Store(uint32(reasonOf(c.GetReason())))
+			}
 			break
 		}
 		if c := l.cfg.Load(); c != nil && c.Record != nil {
@@ -255,6 +308,7 @@ func (l *Link) receive(b []byte) {
 func (l *Link) hello(sources []*wire.Signed) error {
 	l.writeMu.Lock()
 	defer l.writeMu.Unlock()
+	l.greeted = true
 	return l.writeRecord(&wire.LinkRecord{Record: &wire.LinkRecord_Open{Open: &wire.LinkOpen{
 		Room: l.room[:], Handle: l.mine, Sources: sources, Carrier: uint32(l.Carrier()),
 	}}}, linkOpenTime)
@@ -266,6 +320,9 @@ func (l *Link) readHello() (*wire.LinkOpen, error) {
 		return nil, err
 	}
 	b, err := readFrame(l.r, maxLinkOpen)
+	if err == nil {
+		err = l.stream.SetReadDeadline(time.Time{})
+	}
 	if err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF

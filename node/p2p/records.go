@@ -21,9 +21,10 @@ type ownRecord struct {
 }
 
 // Record is this host's own signed peer record: a libp2p envelope of at most 4 KiB with the addresses of
-// Addrs. Loopback addresses are in it only if there are no others. Nil if it could not be signed.
+// Addrs, those confirmed from outside first. Loopback addresses are in it only if there are no others. Nil if it could not be signed.
 func (h *Host) Record() []byte {
-	addrs := recordAddrs(h.host.Addrs())
+	reachable, _ := h.confirmed()
+	addrs := recordAddrs(h.host.Addrs(), reachable)
 	key := ""
 	for _, a := range addrs {
 		key += string(a.Bytes()) + "\x00"
@@ -47,18 +48,20 @@ func (h *Host) Record() []byte {
 	return b
 }
 
-// recordAddrs puts public addresses first, leaves loopback out where there is anything else, and keeps
+// recordAddrs puts addresses confirmed from outside first, then public ones, leaves loopback out where there is anything else, and keeps
 // no more than a reader would take.
-func recordAddrs(addrs []ma.Multiaddr) []ma.Multiaddr {
+func recordAddrs(addrs, confirmed []ma.Multiaddr) []ma.Multiaddr {
 	out := slices.Clone(addrs)
 	rank := func(a ma.Multiaddr) int {
 		switch {
+		case slices.ContainsFunc(confirmed, a.Equal):
+			return 0
 		case isLoopback(a):
-			return 2
+			return 3
 		case isPrivate(a):
-			return 1
+			return 2
 		}
-		return 0
+		return 1
 	}
 	slices.SortStableFunc(out, func(a, b ma.Multiaddr) int { return rank(a) - rank(b) })
 	if i := slices.IndexFunc(out, isLoopback); i > 0 {
@@ -105,7 +108,7 @@ func (h *Host) Learn(rec []byte, from peer.ID, private bool) (peer.ID, error) {
 	if err != nil {
 		return "", err
 	}
-	if pr.PeerID == h.ID() || !h.dials.newer(pr.PeerID, from, pr.Seq, now) {
+	if pr.PeerID == h.ID() || !h.dials.newer(pr, from, now) {
 		return pr.PeerID, nil
 	}
 	addrs := pr.Addrs
@@ -120,7 +123,9 @@ func (h *Host) Learn(rec []byte, from peer.ID, private bool) (peer.ID, error) {
 type referral struct {
 	from   peer.ID // who told the newest record, empty: nobody
 	seq    uint64
-	failed time.Time // last failed dial
+	addrs  []ma.Multiaddr // of that record, the direct ones
+	failed time.Time      // last failed dial
+	tried  []ma.Multiaddr // what it tried
 	used   time.Time
 }
 
@@ -136,15 +141,28 @@ func newDialBook() *dialBook {
 }
 
 // newer notes a record and tells whether it is at least as new as the one known.
-func (d *dialBook) newer(p, from peer.ID, seq uint64, now time.Time) bool {
+func (d *dialBook) newer(rec *peer.PeerRecord, from peer.ID, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	r := d.get(p, now)
-	if seq < r.seq {
+	r := d.get(rec.PeerID, now)
+	if rec.Seq < r.seq {
 		return false
 	}
-	r.seq, r.from = seq, from
+	r.seq, r.from, r.addrs = rec.Seq, from, directOnly(rec.Addrs)
+	if untried := func(a ma.Multiaddr) bool { return !ma.Contains(r.tried, a) }; slices.ContainsFunc(rec.Addrs, untried) {
+		r.failed = time.Time{} // there is something new to try
+	}
 	return true
+}
+
+// record is the number and the direct addresses of the newest record of p that was noted.
+func (d *dialBook) record(p peer.ID) (uint64, []ma.Multiaddr) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r := d.peers[p]; r != nil {
+		return r.seq, r.addrs
+	}
+	return 0, nil
 }
 
 // get finds or makes the entry of p; the one not used for longest makes room.
@@ -186,7 +204,7 @@ func (d *dialBook) failedLately(p peer.ID, now time.Time) bool {
 }
 
 // done notes the outcome of a dial.
-func (d *dialBook) done(p peer.ID, ok bool, now time.Time) {
+func (d *dialBook) done(p peer.ID, ok bool, tried []ma.Multiaddr, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r := d.get(p, now)
@@ -194,7 +212,7 @@ func (d *dialBook) done(p peer.ID, ok bool, now time.Time) {
 		r.failed = time.Time{}
 		return
 	}
-	r.failed = now
+	r.failed, r.tried = now, tried
 	if r.from == "" {
 		return
 	}

@@ -77,33 +77,50 @@ func (u *Bundle) Next(e *Entry) bool {
 	return err == nil
 }
 
-// Builder writes one bundle. The zero value is ready for Begin; its buffer is used again by the next Begin.
+// maxHead is the longest head: mark, flags, handle, seq, send ms, hops and count.
+const maxHead = 2 + binary.MaxVarintLen32 + 5
+
+// Builder writes one bundle. The zero value is ready for Begin; its buffer is used again by the next Begin. The head
+// ends, and the entries begin, at maxHead: so it can be written anew for another receiver while they stay.
 type Builder struct {
 	buf   []byte
+	start int // of the head
 	limit int
 	count int // entries
-	at    int // where hops and count stand
 }
 
 // Begin starts a bundle of at most limit bytes (never more than MaxBundle).
 func (w *Builder) Begin(u Bundle, limit int) {
 	w.limit, w.count = min(limit, MaxBundle), 0
-	b := append(w.buf[:0], bundleByte, u.Flags)
+	w.buf = append(w.buf[:0], make([]byte, maxHead)...)
+	w.head(u)
+}
+
+// Rehead puts another head before the entries that were added: the same bundle for another receiver. Nothing can be
+// added afterwards. It stays within the limit if the bundle began with the longest handle.
+func (w *Builder) Rehead(u Bundle) {
+	w.limit = 0
+	w.head(u)
+}
+
+func (w *Builder) head(u Bundle) {
+	var h [maxHead]byte
+	b := append(h[:0], bundleByte, u.Flags)
 	b = binary.AppendUvarint(b, uint64(u.Handle))
 	b = binary.BigEndian.AppendUint16(b, u.Seq)
 	b = binary.BigEndian.AppendUint16(b, u.SendMs)
-	w.at = len(b)
-	w.buf = append(b, min(u.Hops, MaxHops)<<4)
+	b = append(b, min(u.Hops, MaxHops)<<4|byte(w.count))
+	w.start = maxHead - len(b)
+	copy(w.buf[w.start:], b)
 }
 
 // Add appends a whole entry; false, and nothing done, if it does not fit any more.
 func (w *Builder) Add(entry []byte) bool {
-	if w.count == MaxEntries || len(w.buf)+len(entry) > w.limit {
+	if w.count == MaxEntries || len(w.buf)-w.start+len(entry) > w.limit {
 		return false
 	}
 	w.buf = append(w.buf, entry...)
-	w.count++
-	w.buf[w.at]++
+	w.counted()
 	return true
 }
 
@@ -131,7 +148,7 @@ func (w *Builder) Fill(primaries, blocks, redundancy [][]byte) (p, b int) {
 
 // Pad fills the bundle up to size bytes with one padding entry, as far as limit and count allow.
 func (w *Builder) Pad(size int) {
-	n := min(size, w.limit) - len(w.buf) - HeaderLen - 1
+	n := min(size, w.limit) - (len(w.buf) - w.start) - HeaderLen - 1
 	if n > 0x7f {
 		n--
 	}
@@ -143,12 +160,16 @@ func (w *Builder) Pad(size int) {
 	for range n {
 		w.buf = append(w.buf, 0)
 	}
+	w.counted()
+}
+
+func (w *Builder) counted() {
 	w.count++
-	w.buf[w.at]++
+	w.buf[maxHead-1]++
 }
 
 // Len is the number of entries so far.
 func (w *Builder) Len() int { return w.count }
 
-// Bytes is the bundle; it is valid until the next Begin.
-func (w *Builder) Bytes() []byte { return w.buf }
+// Bytes is the bundle; it is valid until the next Begin or Rehead.
+func (w *Builder) Bytes() []byte { return w.buf[w.start:] }

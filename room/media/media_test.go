@@ -141,6 +141,37 @@ func TestThreeSpeakersWithFullRedundancyFit(t *testing.T) {
 	}
 }
 
+// One bundle for receivers with handles of any length: the same as if it had been written for each.
+func TestRehead(t *testing.T) {
+	var shared, alone Builder
+	shared.Begin(Bundle{Handle: 1<<32 - 1}, MaxBundle)
+	var in [][]byte
+	for i := range uint32(40) {
+		e := frame(t, i%3, i)
+		if shared.Add(e.Raw) {
+			in = append(in, e.Raw)
+		}
+	}
+	if n := len(shared.Bytes()); n > MaxBundle || len(in) != shared.Len() || len(in) < 9 {
+		t.Fatalf("%d bytes, %d entries", n, len(in))
+	}
+	for i, h := range []uint32{0, 127, 128, 1 << 20, 1<<32 - 1, 5} {
+		u := Bundle{Handle: h, Seq: uint16(i), SendMs: 9, Hops: uint8(i)}
+		shared.Rehead(u)
+		alone.Begin(u, MaxBundle)
+		alone.Fill(in, nil, nil)
+		if !bytes.Equal(shared.Bytes(), alone.Bytes()) {
+			t.Errorf("handle %d:\n%x\n%x", h, shared.Bytes(), alone.Bytes())
+		}
+	}
+	if shared.Add(in[0]) {
+		t.Error("added after Rehead")
+	}
+	if n := testing.AllocsPerRun(100, func() { shared.Rehead(Bundle{Handle: 300}) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestPad(t *testing.T) {
 	for _, size := range []int{0, 20, 30, 100, 140, 141, 142, 143, 200, 1150, 3000} {
 		var w Builder

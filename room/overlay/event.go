@@ -27,6 +27,8 @@ type Situation struct {
 	Slots   int                 // children that I take; 0: none
 	Ad      *wire.Signed        // my own, if I would relay
 	Pass    *wire.Signed        // shown to parents that do not find me in the ledger
+
+	CoreOnly bool // I carry while a lease names me, and otherwise look for no parent: a community node
 }
 
 // Leased says which lease is in force. Renewals are told too: children hear of them from here.

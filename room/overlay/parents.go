@@ -48,7 +48,7 @@ func (o *Overlay) wanted() (active, warm int) {
 	switch {
 	case o.lost():
 		return 1, 0
-	case o.quit, o.meshMode(), o.inCore():
+	case o.quit, o.meshMode(), o.inCore(), o.sit.CoreOnly:
 		return 0, 0
 	case o.sit.OnStage:
 		return 2, 0
@@ -58,7 +58,7 @@ func (o *Overlay) wanted() (active, warm int) {
 
 // lost tells whether I know neither a lease nor a mesh: whoever I ask tells me.
 func (o *Overlay) lost() bool {
-	return !o.quit && o.lease == nil && len(o.sit.People) == 0 && len(o.sit.Stage)+len(o.found) > 0
+	return !o.quit && !o.sit.CoreOnly && o.lease == nil && len(o.sit.People) == 0 && len(o.sit.Stage)+len(o.found) > 0
 }
 
 // search asks candidates while parents are missing: several at once, another after each joinPatience.

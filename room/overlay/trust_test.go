@@ -368,3 +368,36 @@ func TestSilentEqualIsCut(t *testing.T) {
 		t.Error("its link is not opened again")
 	}
 }
+
+// A node that only carries while the lease names it looks for no parent and sends who asks to the core.
+func TestCoreOnlyIsIdle(t *testing.T) {
+	w := newSim(t, *simSeed)
+	core, me, other, now := simKey(t, 1, 1).ID(), simKey(t, 1, 2).ID(), simKey(t, 1, 3).ID(), simStart
+	for _, only := range []bool{true, false} {
+		o := New(Config{Me: me, Room: w.state.Room})
+		o.Step(Situation{Slots: 10, Stage: []peer.ID{core, other}, CoreOnly: only}, now)
+		lost := len(o.Plan().Dial) > 0
+		lease := w.leaseOf(t, core)
+		o.Step(Leased{lease}, now)
+		for range 100 {
+			now = now.Add(50 * time.Millisecond)
+			o.Step(nil, now)
+			lost = lost || len(o.Plan().Dial) > 0
+		}
+		if lost == only {
+			t.Errorf("core only %v, and looked for a parent: %v", only, lost)
+		}
+		o.Step(Linked{other}, now)
+		join := &wire.LinkRecord{Record: &wire.LinkRecord_Join{Join: &wire.Join{Room: w.state.Room[:], Mode: uint32(Single)}}}
+		redirected := false
+		for _, a := range o.Step(Got{Peer: other, Record: join}, now) {
+			if tl, ok := a.(Tell); ok {
+				r := tl.Record.GetRedirect()
+				redirected = len(r.GetAds()) == 1 && r.GetLease() == lease.Signed
+			}
+		}
+		if !redirected {
+			t.Error("a JOIN is not sent to the core")
+		}
+	}
+}

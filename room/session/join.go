@@ -8,14 +8,10 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"balai/identity"
 	"balai/room"
 	"balai/room/ledger"
 	"balai/room/wire"
 )
-
-// maxGrants bounds the line of grants in a challenge: hand-overs from the founder on, then the appointment.
-const maxGrants = 8
 
 // hello begins the newcomer's half of the handshake: up to the challenge, by which the other proves to be an
 // authority of this room.
@@ -62,36 +58,12 @@ func checkGrants(ch *wire.Challenge, id room.ID, p peer.ID) error {
 	if g.Room() != id {
 		return room.WrongRoom
 	}
-	founder, err := identity.PeerOf(g.Host)
-	if err != nil || len(ch.Grant) > maxGrants {
-		return room.BadSignature
-	}
-	for _, signed := range ch.Grant {
-		op, of, err := ledger.ParseOp(signed)
-		if err != nil || of != id {
-			return room.BadSignature
-		}
-		switch {
-		case (op.Kind == room.Appoint || op.Kind == room.Transfer) && len(op.Targets) == 1 && op.Targets[0] == p:
-			p = op.Author
-		case op.Kind == room.Succeed && op.Author == p && g.Heir != nil:
-			if heir, err := identity.PeerOf(g.Heir); err == nil && heir == p {
-				return nil
-			}
-			return room.BadSignature
-		default:
-			return room.BadSignature
-		}
-	}
-	if p != founder {
-		return room.BadSignature
-	}
-	return nil
+	return ledger.CheckGrants(g, ch.Grant, p)
 }
 
-// grantsOf is the line of grants that checkGrants follows.
+// grantsOf is the line of grants that ledger.CheckGrants follows.
 func (s *Session) grantsOf(p peer.ID) (line []*wire.Signed) {
-	for g := s.ledger.GrantOf(p); g != nil && len(line) < maxGrants; {
+	for g := s.ledger.GrantOf(p); g != nil && len(line) < ledger.MaxGrants; {
 		line = append(line, g)
 		op, _, err := ledger.ParseOp(g)
 		if err != nil {
@@ -145,7 +117,7 @@ func (s *Session) answer(st Stream) (*wire.JoinMessage, error) {
 		return nil, err
 	}
 	if r := m.GetRefuse(); r != nil {
-		for _, rec := range r.Records[:min(len(r.Records), meshLimit)] {
+		for _, rec := range r.Records[:min(len(r.Records), maxRecords)] {
 			s.cfg.Ports.Learn(rec, st.Remote())
 		}
 		if r.Reason == 0 || r.Reason > uint32(room.Removed) {
@@ -199,7 +171,7 @@ func (s *Session) checkWelcome(ctx context.Context, w *wire.Welcome, from peer.I
 		if l.State().Role(s.me) != room.NoRole {
 			break
 		}
-		rep, err := s.fetch(ctx, from, &wire.LedgerRequest{Room: s.cfg.Room[:], Heads: ledger.EncodeSeen(l.Heads())})
+		rep, err := s.fetch(ctx, from, &wire.LedgerRequest{Room: s.cfg.Room[:], Heads: ledger.EncodeSeen(l.Heads()), Pass: w.Pass})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -212,7 +184,7 @@ func (s *Session) checkWelcome(ctx context.Context, w *wire.Welcome, from peer.I
 	if _, authority := l.State().Rank(from); !authority {
 		return nil, nil, errors.New("by no authority")
 	}
-	if l.State().Role(s.me) == room.NoRole {
+	if l.State().Role(s.me) == room.NoRole && w.Pass == nil {
 		return nil, nil, errors.New("without my admission")
 	}
 	return l, ops, nil
@@ -224,8 +196,15 @@ func (s *Session) takeWelcome(w *wire.Welcome, l *ledger.Ledger, ops []*wire.Sig
 		return ErrOver
 	}
 	s.ledger, s.state, s.dirty = l, l.State(), true
-	if err := s.saveAll(w.Genesis, ops); err != nil {
-		s.cfg.Log.Warn("room not stored", "err", err)
+	s.guest = s.state.Role(s.me) == room.NoRole
+	s.takePass(w.Pass, now)
+	if s.guest && s.pass == nil {
+		return errors.New("a pass that is not good")
+	}
+	if !s.guest { // a guest comes by its link again
+		if err := s.saveAll(w.Genesis, ops); err != nil {
+			s.cfg.Log.Warn("room not stored", "err", err)
+		}
 	}
 	s.takeKey(w.Key, now)
 	s.arrive(w.Records, from, now)
@@ -234,6 +213,9 @@ func (s *Session) takeWelcome(w *wire.Welcome, l *ledger.Ledger, ops []*wire.Sig
 	}
 	s.wasStage = s.state.Members[s.me].OnStage
 	s.goLive(now)
+	if w.Lease != nil {
+		_ = s.takeLease(w.Lease, from, now)
+	}
 	return nil
 }
 

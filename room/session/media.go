@@ -69,6 +69,8 @@ type LinkReport struct {
 	Peer     peer.ID
 	Degraded bool // carried by a stream
 	RTT      time.Duration
-	In, Out  uint64
+	In, Out  uint64 // bundles
+	InBytes  uint64
+	OutBytes uint64
 	Lost     uint64
 }

@@ -1,0 +1,176 @@
+package node
+
+import (
+	"time"
+
+	"balai/node/rtc"
+	"balai/room/media"
+	"balai/room/sframe"
+)
+
+// down takes a bundle: frames in the order of their counters (a redundant copy comes before its primary), then blocks
+// and link records. What is new goes on to the feeds together.
+func (f *flow) down(l *linkState, b []byte, now time.Time) {
+	u, err := media.Parse(b)
+	if err != nil {
+		l.refused++
+		return
+	}
+	late := l.heard(&u, f.millis(now), now)
+	l.last = now
+	if s := f.latest[l.peer]; s != nil {
+		s.last = now
+	}
+	l.bytesIn += uint64(len(b))
+	n := 0
+	for n < len(f.entries) && u.Next(&f.entries[n]) {
+		for i := n; i > 0 && before(&f.entries[i], &f.entries[i-1]); i-- {
+			f.entries[i], f.entries[i-1] = f.entries[i-1], f.entries[i]
+		}
+		n++
+	}
+	for i := range n {
+		switch e := &f.entries[i]; e.Kind {
+		case media.Frame:
+			f.frame(l, e, late, u.Hops, now)
+		case media.Block:
+			f.block(l, e, u.Hops, now)
+		case media.Record:
+			f.record(l, e.Body, now)
+		}
+	}
+	f.settle(now)
+	if len(l.waiting) > 0 && l.since.IsZero() {
+		f.send(l, nil, nil, 0, now)
+	}
+}
+
+func before(a, b *media.Entry) bool {
+	if a.Kind != b.Kind {
+		return a.Kind < b.Kind
+	}
+	return a.Kind == media.Frame && a.Source == b.Source && a.Ctr < b.Ctr
+}
+
+// accepted finds whose entry it is. Only the source's own connection and parents may bring it, and only if the source
+// may speak.
+func (f *flow) accepted(l *linkState, e *media.Entry) *remote {
+	r := f.remotes[e.Source]
+	switch {
+	case r == nil || !l.role:
+		l.refused++
+		return nil
+	case r.src.Peer != l.peer && !l.parent, !r.src.Allowed:
+		r.report.Refused++
+		return nil
+	}
+	return r
+}
+
+// frame opens one frame, plays it if its source is among the loudest, and passes it on. Without any key, or under an
+// epoch that is not held, it is passed on unopened.
+func (f *flow) frame(l *linkState, e *media.Entry, late time.Duration, hops uint8, now time.Time) {
+	r := f.accepted(l, e)
+	if r == nil {
+		return
+	}
+	r.report.Frames++
+	if r.any && e.Ctr < r.newest {
+		late += time.Duration(r.newest-e.Ctr) * media.Tick
+	}
+	if late > maxAge {
+		r.report.Refused++
+		return
+	}
+	err := sframe.ErrNoKey
+	if len(f.plan.Epochs) > 0 {
+		f.plain, err = r.opener.Open(f.plain[:0], e.Head, e.Body, now)
+	}
+	switch {
+	case err == sframe.ErrReplay, err == sframe.ErrNoKey && !r.passed.Fresh(e.Ctr):
+		r.verify.Frame(e.Raw, l.via, false, now) // a copy, or another ciphertext at this counter: the block decides
+		return
+	case err == sframe.ErrNoKey && f.relay.serves:
+	case err != nil:
+		r.report.Refused++
+		return
+	default:
+		r.report.Opened++
+	}
+	var lost uint16
+	if err == nil || len(f.plan.Epochs) == 0 { // what does not open may lie about its counter
+		if lost = r.follow(e, l, now); lost > 0 {
+			f.askFrames(l, e, lost)
+		}
+	}
+	play := f.audible(r, e, now) && err == nil
+	pass := f.passes(l, r, e, hops, now)
+	if r.verify.Frame(e.Raw, l.via, play || pass, now) == sframe.Bad {
+		r.report.Refused++
+		return
+	}
+	if pass {
+		f.pass(l, r, e, hops, now)
+	}
+	if !play {
+		return
+	}
+	out := rtc.PlayFrame{
+		Ctr: e.Ctr, Ticks: e.Ticks, Level: uint8(e.Level), Voice: e.Voice, Marker: e.Marker,
+		Speaker: e.Source, Source: e.Source, Lost: lost, Payload: f.plain,
+	}
+	for _, g := range f.legs {
+		_ = g.player.Play(r.report.Slot, out) // a leg that is not up plays nothing
+	}
+}
+
+// audible gives the source its slot, and tells whether it is to be played.
+func (f *flow) audible(r *remote, e *media.Entry, now time.Time) bool {
+	r.voice.hear(e.Level, now)
+	silenced := r.verify.Muted(now)
+	if silenced {
+		f.loudest.Remove(e.Source)
+	} else {
+		f.loudest.Hear(e.Source, e.Level, now)
+	}
+	if slot := f.loudest.Slot(e.Source); slot != r.report.Slot {
+		r.report.Slot, f.changed = slot, true
+	}
+	return !silenced && r.report.Slot >= 0 && len(f.legs) > 0
+}
+
+// block lets a source's signature block judge its frames, and passes it on if its speaker signed it: twice at most.
+func (f *flow) block(l *linkState, e *media.Entry, hops uint8, now time.Time) {
+	r := f.accepted(l, e)
+	if r == nil {
+		return
+	}
+	v, err := r.verify.Block(e.Head, e.Body, time.Time{}, now)
+	if err != nil {
+		r.report.Refused++
+		return
+	}
+	if v.Bad > 0 {
+		r.report.Refused += uint64(v.Bad)
+		f.cfg.Log.Debug("frames that their speaker did not sign", "peer", r.src.Peer, "frames", v.Bad)
+	}
+	if !v.Repeated {
+		f.unpoison(r, e)
+	}
+	if f.relay.serves {
+		f.relayBlock(l, r, e, v.Repeated, hops, now)
+	}
+}
+
+// unpoison: a frame that was not opened may have claimed any counter, and have made the true ones look old. A signed
+// block that lies far behind proves it.
+func (f *flow) unpoison(r *remote, e *media.Entry) {
+	_, last, err := sframe.BlockSpan(e.Head, e.Body)
+	if err != nil || r.top < last+media.WindowSize/2 {
+		return
+	}
+	r.passed, r.top = media.Window{}, 0
+	if len(f.plan.Epochs) == 0 {
+		r.any = false
+	}
+}
