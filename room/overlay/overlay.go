@@ -330,6 +330,9 @@ func (o *Overlay) unlinked(p peer.ID) {
 	}
 	if a := o.parents[p]; a != nil {
 		o.drop(p, a.held)
+		if !a.held && o.lease != nil && o.lease.Holds(p) {
+			o.out = append(o.out, Dead{p}) // nobody answers there
+		}
 	}
 }
 

@@ -250,3 +250,46 @@ func TestAPairThatCannotLink(t *testing.T) {
 		}
 	})
 }
+
+// The chair and the whole core go at once: the next in the order of succession puts others in their place.
+func TestAllGoAtOnce(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, stage, rest := w.crowd(11)
+		all := slices.Concat(stage, rest)
+		w.within(20*time.Second, "a core", func() bool { return carried(all) })
+		w.within(2*time.Minute, "a core without the chair", func() bool {
+			return carried(all) && !slices.Contains(host.view().Core, host.id.String())
+		})
+		w.after(10 * time.Second)
+		dead := []*soul{host}
+		for _, id := range host.view().Core {
+			dead = append(dead, w.find(mustDecode(t, id)))
+		}
+		all = slices.DeleteFunc(all, func(p *soul) bool { return slices.Contains(dead, p) })
+		w.killAll(dead)
+		at := time.Now()
+		w.within(20*time.Second, "others in their place", func() bool {
+			return !slices.ContainsFunc(all, func(p *soul) bool {
+				core := p.view().Core
+				return len(p.hearsFrom()) == 0 && !p.now().Core || slices.ContainsFunc(dead, func(d *soul) bool { return slices.Contains(core, d.id.String()) })
+			})
+		})
+		t.Log("after", time.Since(at))
+		if d := time.Since(at); d > 6*time.Second {
+			t.Errorf("it took %v", d)
+		}
+	})
+}
+
+// killAll ends processes without a word, all at one moment.
+func (w *world) killAll(dead []*soul) {
+	w.mu.Lock()
+	old := w.cut
+	w.cut = func(a, b *soul) bool {
+		return slices.Contains(dead, a) || slices.Contains(dead, b) || old != nil && old(a, b)
+	}
+	w.mu.Unlock()
+	for _, p := range dead {
+		p.stop()
+	}
+}

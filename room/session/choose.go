@@ -16,6 +16,7 @@ import (
 
 const (
 	deadFor     = 5 * time.Second // an objection counts this long
+	voterFor    = 2 * presencePeriod // without a word, until a voice counts no more
 	partedAfter = 8 * time.Second // two people without a link, and nobody who could help
 )
 
@@ -62,6 +63,9 @@ func (s *Session) electionInput(now time.Time) *election.Input {
 	in.Candidates = append(in.Candidates, s.communityCandidates(now)...)
 	lease := s.carry.force.Lease()
 	for _, p := range here {
+		if l := s.live[p]; p != s.me && (l == nil || now.Sub(l.seen) >= voterFor) {
+			continue // who has fallen silent has no vote, though not yet gone
+		}
 		if s.state.Members[p].OnStage || lease != nil && lease.Holds(p) {
 			in.Voters = append(in.Voters, p)
 		}

@@ -61,6 +61,11 @@ func (s *Session) viewCarry(v *View) {
 			uses[p.Peer] = "parent"
 		}
 	}
+	for _, p := range s.carry.overlay.Plan().Parents { // in a mesh: who helps
+		if _, known := uses[p]; !known && (lease == nil || !lease.Holds(p)) {
+			uses[p] = "parent"
+		}
+	}
 	if lease != nil {
 		v.NoRelay = lease.NoRelay
 		for _, ad := range lease.Ads {
@@ -79,7 +84,7 @@ func (s *Session) viewCarry(v *View) {
 	}
 	slices.Sort(v.Vouched)
 	v.Assist = len(v.Core) == 0 && v.Members > election.MeshMax
-	if len(v.Core) > 0 {
+	if len(v.Relays) > 0 {
 		v.Carrier = "relay"
 	}
 	for _, l := range s.report.Links {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"balai/node/api"
@@ -146,37 +145,10 @@ func until(ctx context.Context, what string, f func() (bool, error)) error {
 }
 
 // status is a number of kB from /proc/PID/status.
-func (d *daemon) status(key string) (float64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(data)) {
-		if rest, ok := strings.CutPrefix(line, key+":"); ok {
-			var kb float64
-			_, err := fmt.Sscan(rest, &kb)
-			return kb, err
-		}
-	}
-	return 0, fmt.Errorf("no %s", key)
-}
+func (d *daemon) status(key string) (float64, error) { return statusOf(d.cmd.Process.Pid, key) }
 
-// cpu is the CPU time that the daemon has used, in all its threads (/proc/PID/schedstat counts one).
-func (d *daemon) cpu() (total time.Duration, err error) {
-	list, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", d.cmd.Process.Pid))
-	for _, path := range list {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			continue // the thread has ended
-		}
-		var ns int64
-		if _, err := fmt.Sscan(string(data), &ns); err != nil {
-			return 0, err
-		}
-		total += time.Duration(ns)
-	}
-	return total, err
-}
+// cpu is the CPU time that the daemon has used.
+func (d *daemon) cpu() (time.Duration, error) { return cpuOf(d.cmd.Process.Pid) }
 
 // address is what api.json says, for what the client has no method for.
 func (d *daemon) address() (url, token string, err error) {

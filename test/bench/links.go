@@ -269,10 +269,6 @@ func (f *fan) bundle(handle uint32, seq uint16) []byte {
 	return b
 }
 
-func stamp(b []byte) {
-	binary.BigEndian.PutUint64(b[len(b)-stampLength:], uint64(time.Now().UnixNano()))
-}
-
 func ownCPU() time.Duration {
 	var r syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
@@ -282,11 +278,17 @@ func ownCPU() time.Duration {
 }
 
 func newHost(ctx context.Context) (*p2p.Host, error) {
+	_, h, err := keyAndHost(ctx)
+	return h, err
+}
+
+func keyAndHost(ctx context.Context) (*identity.Key, *p2p.Host, error) {
 	key, err := identity.Generate()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return p2p.New(ctx, p2p.Config{Key: key.Private(), Listen: []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/udp/0/quic-v1")}})
+	h, err := p2p.New(ctx, p2p.Config{Key: key.Private(), Listen: []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/udp/0/quic-v1")}})
+	return key, h, err
 }
 
 // arrivals counts what came, from any goroutine.
@@ -303,6 +305,12 @@ func (a *arrivals) take(b []byte) {
 	a.mu.Lock()
 	a.late = append(a.late, float64(ns))
 	a.mu.Unlock()
+}
+
+func (a *arrivals) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.late)
 }
 
 // report tells and forgets.

@@ -37,6 +37,13 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) > 1 && workers[os.Args[1]] != nil {
+		if err := work(workers[os.Args[1]]()); err != nil {
+			fmt.Fprintf(os.Stderr, "bench %s: %v\n", os.Args[1], err)
+			os.Exit(1)
+		}
+		return
+	}
 	only := flag.String("only", "", "measure only the steps whose names begin so, separated by commas; bench.json is not written")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -72,6 +79,7 @@ func bench(ctx context.Context, only string) error {
 		{"sound", mouthToEar},
 		{"join", joins},
 		{"links", links},
+		{"relay", relay},
 		{"packages", packages},
 	} {
 		if !chosen(s.name, only) {
