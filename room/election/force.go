@@ -46,6 +46,9 @@ func (f *Force) Take(l *Lease, s *room.State, ranked []peer.ID, chair peer.ID, n
 		return err
 	}
 	old := f.lease
+	if old == nil && chair != "" && chair != l.By {
+		return ErrNotChair // the first one is not for whoever is quicker
+	}
 	if old != nil {
 		if err := f.succeeds(l, old, s, ranked, chair); err != nil {
 			if errors.Is(err, ErrNotChair) {

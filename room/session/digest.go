@@ -207,6 +207,9 @@ func (s *Session) gotDigestRecord(g *overlay.Got, now time.Time) bool {
 	if r == nil {
 		return false
 	}
+	if !slices.Contains(s.carry.overlay.Plan().Parents, g.Peer) {
+		return true // nobody else has to tell me
+	}
 	var d wire.Digest
 	if by, err := openDigest(r.Digest, s.cfg.Room, &d); err == nil && near(d.IssuedMs, now) && s.phase == Live {
 		s.takeDigest(by, r.Digest, &d, now)
