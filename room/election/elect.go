@@ -198,6 +198,9 @@ func (e *Elector) kept(in *Input, f *Force, cs []*Candidate, size int, now time.
 	}
 	for i := range in.Candidates { // who serves well needs not be eligible anew: a probe that failed is not a death
 		c := &in.Candidates[i]
+		if in.State.Role(c.Ad.Peer) == room.NoRole && !in.State.Vouched[c.Ad.Peer] && len(cs) >= baseCore {
+			continue // it was there for want of anybody else
+		}
 		if old != nil && old.Holds(c.Ad.Peer) && !slices.Contains(core, c) && c.willing(in.State) && !in.dead(c.Ad.Peer) && len(core) < MaxCore {
 			core = append(core, c)
 		}

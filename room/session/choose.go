@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	deadFor     = 5 * time.Second    // an objection counts this long
+	deadFor     = 10 * time.Second    // an objection counts this long
 	voterFor    = 2 * presencePeriod // without a word, until a voice counts no more
 	partedAfter = 8 * time.Second    // two people without a link, and nobody who could help
 )
@@ -71,6 +71,7 @@ func (s *Session) electionInput(now time.Time) *election.Input {
 			in.Voters = append(in.Voters, p)
 		}
 	}
+	s.missSilent(lease, now)
 	for p, by := range s.carry.dead {
 		for v, at := range by {
 			if now.Sub(at) >= deadFor {
@@ -84,6 +85,19 @@ func (s *Session) electionInput(now time.Time) *election.Input {
 		}
 	}
 	return in
+}
+
+// missSilent gives my own vote against members of the core of whom I hear nothing: not yet gone, but not serving either.
+func (s *Session) missSilent(lease *election.Lease, now time.Time) {
+	if lease == nil || now.Sub(s.since) < presenceTTL {
+		return
+	}
+	for _, ad := range lease.Ads {
+		l := s.live[ad.Peer]
+		if ad.Peer != s.me && s.state.Role(ad.Peer) != room.NoRole && (l == nil || now.Sub(l.seen) >= voterFor) {
+			s.noteDead(ad.Peer, s.me, now)
+		}
+	}
 }
 
 // ownGrant is what made me an authority: an op, or the genesis.
