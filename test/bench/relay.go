@@ -275,7 +275,7 @@ func (f *relayLab) through(ctx context.Context, a *relayArm, ticks int) (r resul
 		return r, err
 	}
 	r, err = f.crowd.ask(order{Verb: "report"})
-	if err == nil && (r.Frames < sent*9/10 || r.Frames > sent) {
+	if err == nil && (r.Frames < sent/2 || r.Frames > sent) {
 		err = fmt.Errorf("%d speaker-frames arrived of %d", r.Frames, sent)
 	}
 	return r, err
