@@ -244,8 +244,9 @@ func (d *daemon) Stats(id room.ID) api.Stats {
 	if j == nil {
 		return out
 	}
-	r, heard := j.lastReport(), map[peer.ID]int{}
-	for _, p := range j.s.View().Stage {
+	v, r, heard := j.s.View(), j.lastReport(), map[peer.ID]int{}
+	out.Parents, out.Children, out.Forwarded, out.UpKbps = parentStats(v.Relays), r.Children, r.Forwarded, r.UpKbps
+	for _, p := range v.Stage {
 		if q, err := peer.Decode(p.PeerID); err == nil {
 			heard[q] = p.HeardBy
 		}
@@ -266,6 +267,17 @@ func (d *daemon) Stats(id room.ID) api.Stats {
 	out.Uplink = api.Uplink{Frames: r.Up, Dropped: r.Dropped}
 	if leg := j.leg(); leg != nil {
 		out.Uplink.Reason = lastDrop(leg.Stats())
+	}
+	return out
+}
+
+// parentStats are those of the relays that I am a child of.
+func parentStats(relays []session.RelayView) []api.Parent {
+	states, out := map[string]string{"parent": "active", "warm": "warm", "suspect": "suspect"}, []api.Parent{}
+	for _, r := range relays {
+		if s, mine := states[r.Use]; mine {
+			out = append(out, api.Parent{PeerID: r.PeerID, State: s})
+		}
 	}
 	return out
 }

@@ -55,6 +55,7 @@ type daemon struct {
 	profile  identity.Profile
 	unstored error // of the last write, nil when it went well
 	echoes   map[string]*rtc.Leg
+	typed    map[peer.ID][]string // addresses of community nodes that were typed since the start, and answered
 
 	watchMu  sync.Mutex // guards what follows; held while watchers are told
 	watchers map[int]func(string)
@@ -64,6 +65,7 @@ type daemon struct {
 func (d *daemon) init(ctx context.Context) {
 	d.ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	d.rooms, d.starting, d.watchers, d.echoes = map[room.ID]*joined{}, map[room.ID]chan struct{}{}, map[int]func(string){}, map[string]*rtc.Leg{}
+	d.typed = map[peer.ID][]string{}
 	d.metrics = prometheus.NewRegistry()
 	d.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	d.counts.register(d.metrics, d)

@@ -22,11 +22,11 @@ const doctorLook = 2 * time.Second
 
 // Doctor is api.Backend.
 func (d *daemon) Doctor(ctx context.Context) []api.Finding {
-	out := []api.Finding{d.checkPeers(), d.checkCommunity(), d.checkReach(), d.checkClock(), d.checkStore()}
+	out := []api.Finding{d.checkPeers(), d.checkCommunity(), d.checkReach(), d.checkRelay(), d.checkClock(), d.checkStore()}
 	out = append(out, d.checkDamage(ctx)...)
 	for _, j := range d.allRooms() {
 		if v := j.s.View(); v.State == session.Live {
-			out = append(out, j.checkPath(v), j.checkMicrophone(v))
+			out = append(out, pathFinding(v, j.lastReport()), j.checkMicrophone(v))
 		}
 	}
 	return out
@@ -159,31 +159,6 @@ func (d *daemon) lostRoom(ctx context.Context, key string) (id string, lost bool
 	}
 	_, err := d.store.Get(ctx, k)
 	return k.Parent().BaseNamespace(), err != nil
-}
-
-// checkPath explains how the audio of a room travels.
-func (j *joined) checkPath(v session.View) api.Finding {
-	r := j.lastReport()
-	title := "Audio of “" + v.Name + "”"
-	if v.Encryption != "on" {
-		return finding("path", "fail", title+": no key", "The key of this room has not arrived; nothing can be heard or sent.", "Wait some seconds; if it stays, leave and join again.")
-	}
-	if len(r.Links) == 0 {
-		if v.Members <= 1 {
-			return finding("path", "ok", title+": you are alone here", "There is nobody to send to yet.", "Invite somebody.")
-		}
-		return finding("path", "fail", title+": nobody is linked", "Other people are here, but no direct link to them is open.", "Check that UDP is not blocked.")
-	}
-	var slow []string
-	for _, l := range r.Links {
-		if l.Degraded {
-			slow = append(slow, l.Peer.String())
-		}
-	}
-	if len(slow) > 0 {
-		return finding("path", "warn", title+": over TCP", "UDP does not get through to "+strings.Join(slow, ", ")+"; audio may stutter.", "Allow UDP in the firewall.")
-	}
-	return finding("path", "ok", title+": "+count(len(r.Links), "a direct link to one person", "direct links"), "Sealed end to end; nobody is in between.", "")
 }
 
 // checkMicrophone says why nobody hears me, when that is so.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"log/slog"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ type mill struct {
 	tb      testing.TB
 	flow    *flow
 	now     time.Time
+	hops    uint8 // of the bundles that come
 	sealers []*sframe.Sealer
 	heads   []media.Header
 	links   []*linkState
@@ -37,7 +39,7 @@ type sinkLink struct {
 	handle  uint32
 	seq     uint16
 	bundles int
-	bytes   int
+	last    []byte
 }
 
 func (l *sinkLink) Remote() peer.ID { return l.remote }
@@ -45,7 +47,7 @@ func (l *sinkLink) Handle() uint32  { return l.handle }
 func (l *sinkLink) Seq() uint16     { l.seq++; return l.seq - 1 }
 func (l *sinkLink) Send(b []byte) bool {
 	l.bundles++
-	l.bytes += len(b)
+	l.last = append(l.last[:0], b...)
 	return true
 }
 
@@ -65,7 +67,7 @@ func newMill(tb testing.TB, speakers, children int, keyless bool) *mill {
 	plan := &overlay.Plan{Core: true, Clock: true}
 	next := session.Media{Me: me.source(), Epochs: w.epochs, Seal: -1, Plan: plan}
 	if keyless {
-		next.Epochs = nil
+		next.Epochs, next.Me = nil, session.Source{}
 	}
 	for range speakers {
 		p := who()
@@ -78,7 +80,7 @@ func newMill(tb testing.TB, speakers, children int, keyless bool) *mill {
 		m.flow.addLink(&sinkLink{remote: p.key.ID(), handle: 300})
 	}
 	for i := range children {
-		l := &sinkLink{remote: who().key.ID(), handle: uint32(i)}
+		l := &sinkLink{remote: who().key.ID(), handle: uint32(i + 1)}
 		plan.Feeds = append(plan.Feeds, overlay.Feed{Peer: l.remote, Mode: overlay.Single})
 		m.flow.addLink(l)
 		m.kids = append(m.kids, l)
@@ -104,7 +106,7 @@ func (m *mill) turn() {
 			m.tb.Fatal(err)
 		}
 		m.entry = media.AppendEntry(m.entry[:0], &m.head, m.body)
-		m.build.Begin(media.Bundle{Handle: 300, Seq: uint16(h.Ctr), SendMs: m.flow.millis(m.now)}, media.MaxBundle)
+		m.build.Begin(media.Bundle{Handle: 300, Seq: uint16(h.Ctr), SendMs: m.flow.millis(m.now), Hops: m.hops}, media.MaxBundle)
 		m.build.Add(m.entry)
 		m.bundles[i] = append(m.bundles[i][:0], m.build.Bytes()...)
 		m.flow.down(m.links[i], m.bundles[i], m.now)
@@ -145,4 +147,44 @@ func TestForwardDoesNotAllocate(t *testing.T) {
 			t.Errorf("keyless %v: %v allocations a tick", keyless, n)
 		}
 	}
+}
+
+// FuzzForward feeds a relay with what a parent or a speaker might make of honest bundles: whatever goes on is whole,
+// and of frames only the honest ones do.
+func FuzzForward(f *testing.F) {
+	m := newMill(f, 3, 2, false)
+	parent := &sinkLink{remote: "parent", handle: 9}
+	m.flow.plan.Plan.Parents = append(m.flow.plan.Plan.Parents, "parent")
+	m.flow.addLink(parent)
+	m.turn()
+	f.Add([]byte{}, uint16(0), byte(0), false)
+	f.Add([]byte{0x0A, 0, 1, 0, 0, 0, 0, 0}, uint16(12), byte(1), true)
+	f.Fuzz(func(t *testing.T, raw []byte, at uint16, bit byte, direct bool) {
+		from := m.flow.latest["parent"]
+		if direct {
+			from = m.links[0]
+		}
+		m.flow.down(from, raw, m.now)
+		honest := bytes.Clone(m.bundles[0])
+		bad := bytes.Clone(honest)
+		bad[int(at)%len(bad)] ^= bit
+		m.flow.down(from, bad, m.now)
+		m.turn()
+		m.flow.forward(m.now)
+		for _, k := range m.kids {
+			u, err := media.Parse(k.last)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for e := (media.Entry{}); u.Next(&e); {
+				ok := bytes.Contains(honest, e.Raw)
+				for _, b := range m.bundles {
+					ok = ok || bytes.Contains(b, e.Raw)
+				}
+				if e.Kind == media.Frame && !ok {
+					t.Fatalf("forwarded %x", e.Raw)
+				}
+			}
+		}
+	})
 }

@@ -164,7 +164,7 @@ func (f *flow) tick(now time.Time) time.Duration {
 		f.repeat = nil
 	}
 	f.beat(now)
-	f.forward(now)
+	f.settle(now)
 	busy := f.repeat != nil || f.signer != nil && f.signer.Pending() > 0
 	for _, r := range f.remotes {
 		f.askBlock(r, now)

@@ -2,17 +2,18 @@ package node
 
 import (
 	"bytes"
-	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
 
 	"balai/identity"
 	"balai/room/media"
 	"balai/room/overlay"
+	"balai/room/wire"
 )
 
 // A helper of the mesh carries only the named speakers, and only as they come from themselves.
@@ -112,39 +113,45 @@ func TestRelayNoRole(t *testing.T) {
 	})
 }
 
-// What is lost on any hop is asked for there, and heard: nine in ten of the lost, and nobody is silenced.
-func TestRelayNack(t *testing.T) {
-	for _, keyless := range []bool{false, true} {
-		t.Run(fmt.Sprint("keyless ", keyless), func(t *testing.T) {
+// What is lost on any hop is asked for there, or came twice from the start; nobody is silenced.
+func TestRelayLoss(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		keyless bool
+		without func(*wire.LinkRecord) bool
+		least   float64
+	}{
+		{"asked for", false, func(r *wire.LinkRecord) bool { return r.GetHeartbeat() != nil }, 0.97}, // no heartbeat tells a loss: no copies
+		{"asked for, keyless", true, func(r *wire.LinkRecord) bool { return r.GetHeartbeat() != nil }, 0.97},
+		{"copies", false, func(r *wire.LinkRecord) bool { return r.GetNack().GetCtrs() != nil }, 0.985},
+		{"both", true, nil, 0.99},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			bubbleOf(t, "ana rita rob lena", func(w *world, p map[string]*person) {
-				p["rob"].keyless = keyless
+				p["rob"].keyless = c.keyless
 				w.tree("ana > rita", "rita >> rob", "rob >> lena")
-				for _, q := range w.people {
-					q.flow.call(func() { q.flow.cfg.Redundancy = -9 })
-				}
 				w.set(func() { w.delay = func() time.Duration { return 15 * time.Millisecond } })
 				time.Sleep(2 * time.Second) // round trips are measured
-				w.set(func() {
-					w.tap = func(_, _ *person, b []byte) [][]byte {
-						if w.rand.Float64() < 0.05 {
-							return nil
-						}
-						return [][]byte{b}
+				w.onWire(func(_, _ *person, b []byte) [][]byte {
+					if w.rand.Float64() < 0.05 {
+						return nil
 					}
+					return [][]byte{rebuild(b, func(e *media.Entry) bool {
+						var r wire.LinkRecord
+						return e.Kind != media.Record || c.without == nil || proto.Unmarshal(e.Body, &r) != nil || !c.without(&r)
+					})}
 				})
 				for range 30 {
 					w.talk(time.Second, p["ana"])
-					for _, s := range p["lena"].report().Sources {
-						if s.Silenced {
-							t.Error("silenced")
-						}
+					if anySilenced(p["lena"].report()) {
+						t.Error("silenced")
 					}
 				}
 				w.settle()
 				heard, said := len(p["lena"].ear.of(p["ana"].id())), len(p["ana"].said)
-				t.Logf("%d of %d", heard, said)
-				if float64(heard) < 0.985*float64(said) {
-					t.Error("too few: of three hops with 5 % loss each")
+				t.Logf("%d of %d over three hops with 5 %% loss each", heard, said)
+				if float64(heard) < c.least*float64(said) {
+					t.Error("too few")
 				}
 			})
 		})
@@ -247,19 +254,19 @@ func TestRelayPulse(t *testing.T) {
 		w.set(func() { // after silence the silent parent's heartbeat may come before the first frame
 			w.delay = func() time.Duration { return time.Duration(w.rand.IntN(100)) * time.Millisecond }
 		})
-		n := len(p["lena"].every)
+		n := len(p["lena"].pulsesFrom(0))
 		w.talk(3*time.Second, p["ana"])
-		for _, u := range p["lena"].every[n:] {
+		for _, u := range p["lena"].pulsesFrom(n) {
 			if u.Ahead >= 300*time.Millisecond {
 				t.Errorf("ahead by %v after silence", u.Ahead)
 			}
 		}
 		w.cut(p["rita"])
 		last := p["lena"].pulseOf(p["rita"]).Last
-		n = len(p["lena"].every)
+		n = len(p["lena"].pulsesFrom(0))
 		time.Sleep(3500 * time.Millisecond)
 		told := 0
-		for _, u := range p["lena"].every[n:] {
+		for _, u := range p["lena"].pulsesFrom(n) {
 			if u.Peer == p["rita"].key.ID() {
 				told++
 			}
@@ -318,6 +325,7 @@ func TestRelayHeartbeatsCostNoDatagram(t *testing.T) {
 			return [][]byte{b}
 		})
 		w.talk(4*time.Second, p["ana"])
+		synctest.Wait()
 		if beats < 20 || alone > 5 { // answers to pings do not wait
 			t.Errorf("%d records, %d in bundles without a frame", beats, alone)
 		}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"balai/identity"
@@ -250,7 +251,7 @@ func TestRelayCoreBundles(t *testing.T) {
 			t.Errorf("%d frames in %d bundles, one %v late", frames, bundles, late)
 		}
 		w.talk(500*time.Millisecond, p["ana"]) // alone: nobody to wait for, once bo is quiet
-		late = 0
+		w.set(func() { late = 0 })
 		w.talk(time.Second, p["ana"])
 		w.settle()
 		if late != 0 {
@@ -399,6 +400,7 @@ func TestRelayLoudestThree(t *testing.T) {
 			t.Helper()
 			seen := w.entries(media.Frame)
 			say(time.Second)
+			synctest.Wait()
 			for name := range levels {
 				n, _ := countOf(seen, "rita", "lena", p[name])
 				if want := slices.Contains(in, name); want != (n > 45) || !want && n > 2 {

@@ -168,6 +168,13 @@ func (p *person) pulseOf(q *person) overlay.Pulse {
 	return p.pulses[q.key.ID()]
 }
 
+// pulsesFrom are all pulses but the first n.
+func (p *person) pulsesFrom(n int) []overlay.Pulse {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]overlay.Pulse(nil), p.every[n:]...)
+}
+
 func (p *person) owner() sframe.Owner {
 	return sframe.Owner{Room: p.w.room, Peer: string(p.key.ID()), Salt: p.salt}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"balai/node/p2p"
+	"balai/room/overlay"
 	"balai/room/session"
 	"balai/room/wire"
 )
@@ -16,9 +17,12 @@ import (
 const (
 	linkLook     = 250 * time.Millisecond // how often the keeper looks for missing links
 	linkPatience = 3 * time.Second        // the side that waits to be called calls after this
-	linkTimeout  = 5 * time.Second
+	linkTimeout  = 12 * time.Second
 	linkPause    = 500 * time.Millisecond // before the first retry, doubled up to linkMaxPause
 	linkMaxPause = 5 * time.Second
+	linkTrial    = 3 * time.Second // a link that others opened waits so long for a plan that names it
+	linkCross    = 5 * time.Second // two links within this time crossed each other: one is too many
+	maxTrials    = 64
 )
 
 // linkKeeper holds the media links that a session wants. Any goroutine.
@@ -30,6 +34,7 @@ type linkKeeper struct {
 	mu      sync.Mutex // guards what follows
 	peers   map[peer.ID]*wanted
 	members map[peer.ID]bool
+	welcome bool // whoever calls is heard
 	sources []*wire.Signed
 	closed  bool
 }
@@ -41,7 +46,10 @@ type wanted struct {
 	next    time.Time
 	pause   time.Duration
 	dialing bool
+	trial   time.Time // another opened it, and no plan has named the peer yet: when
 	link    *p2p.Link
+	opened  time.Time
+	opener  peer.ID
 }
 
 func newLinkKeeper(j *joined) *linkKeeper {
@@ -65,28 +73,19 @@ func (k *linkKeeper) isMember(p peer.ID) bool {
 	return k.members[p]
 }
 
-// want sets the peers that links are held with, those that this side calls, and what it says of itself.
-func (k *linkKeeper) want(peers, dial []peer.ID, sources []*wire.Signed) {
-	var drop []*p2p.Link
+// want follows a plan: the peers that links are held with, those that this side calls, and what it says of itself.
+func (k *linkKeeper) want(plan *overlay.Plan, sources []*wire.Signed) {
 	now := time.Now()
 	k.mu.Lock()
-	k.sources = sources
-	for p, w := range k.peers {
-		if !slices.Contains(peers, p) {
-			if w.link != nil {
-				drop = append(drop, w.link)
-				w.link = nil
-			}
-			delete(k.peers, p)
-		}
-	}
-	for _, p := range peers {
+	k.sources, k.welcome = sources, plan.Accept
+	drop := k.prune(plan.Links, now)
+	for _, p := range plan.Links {
 		w := k.peers[p]
 		if w == nil {
 			w = &wanted{since: now, pause: linkPause}
 			k.peers[p] = w
 		}
-		w.dial = slices.Contains(dial, p)
+		w.dial, w.trial = slices.Contains(plan.Dial, p), time.Time{}
 	}
 	k.mu.Unlock()
 	for _, l := range drop {
@@ -96,6 +95,22 @@ func (k *linkKeeper) want(peers, dial []peer.ID, sources []*wire.Signed) {
 	case k.poke <- struct{}{}:
 	default:
 	}
+}
+
+// prune forgets whom keep does not name, but gives those who have just called a moment. With mu held; the answer is what
+// is to be closed.
+func (k *linkKeeper) prune(keep []peer.ID, now time.Time) (drop []*p2p.Link) {
+	for p, w := range k.peers {
+		if slices.Contains(keep, p) || !w.trial.IsZero() && now.Sub(w.trial) < linkTrial {
+			continue
+		}
+		if w.link != nil {
+			drop = append(drop, w.link)
+			w.link = nil
+		}
+		delete(k.peers, p)
+	}
+	return drop
 }
 
 func (k *linkKeeper) drop(l *p2p.Link) {
@@ -109,6 +124,7 @@ func (k *linkKeeper) run(ctx context.Context) {
 	defer t.Stop()
 	for {
 		k.call(ctx, time.Now())
+		k.endTrials(time.Now())
 		select {
 		case <-ctx.Done():
 			k.closeAll()
@@ -119,12 +135,31 @@ func (k *linkKeeper) run(ctx context.Context) {
 	}
 }
 
+// endTrials closes the links of callers whom no plan has named.
+func (k *linkKeeper) endTrials(now time.Time) {
+	k.mu.Lock()
+	var drop []*p2p.Link
+	for p, w := range k.peers {
+		if w.trial.IsZero() || now.Sub(w.trial) < linkTrial {
+			continue
+		}
+		if w.link != nil {
+			drop = append(drop, w.link)
+		}
+		delete(k.peers, p)
+	}
+	k.mu.Unlock()
+	for _, l := range drop {
+		k.wg.Go(func() { k.drop(l) })
+	}
+}
+
 // call dials the peers whose turn it is.
 func (k *linkKeeper) call(ctx context.Context, now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for p, w := range k.peers {
-		if w.link != nil || w.dialing || now.Before(w.next) || !w.dial && now.Sub(w.since) < linkPatience {
+		if w.link != nil || w.dialing || !w.trial.IsZero() || now.Before(w.next) || !w.dial && now.Sub(w.since) < linkPatience {
 			continue
 		}
 		if !w.dial && !k.j.here(p) {
@@ -148,40 +183,59 @@ func (k *linkKeeper) open(ctx context.Context, p peer.ID, w *wanted, sources []*
 	k.mu.Unlock()
 	if err != nil {
 		k.j.d.log.Debug("no media link", "peer", p, "err", err)
+		k.j.s.Link(overlay.Unlinked{Peer: p})
 		return
 	}
-	k.add(l)
+	k.add(l, k.j.d.key.ID())
 }
 
-// accept decides about a link that another opens: only peers that the session wants.
+// accept decides about a link that another opens: whom the plan names, and, while callers are welcome, others, who have
+// to say soon what they want. What they may have, the session judges.
 func (k *linkKeeper) accept(p peer.ID) (p2p.LinkConfig, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.peers[p] == nil || k.closed {
+	if k.closed || k.peers[p] == nil && (!k.welcome || k.trials() >= maxTrials) {
 		return p2p.LinkConfig{}, false
 	}
+	if k.peers[p] == nil {
+		k.peers[p] = &wanted{since: time.Now(), pause: linkPause, trial: time.Now()}
+	}
 	return k.config(k.sources), true
+}
+
+func (k *linkKeeper) trials() (n int) {
+	for _, w := range k.peers {
+		if !w.trial.IsZero() {
+			n++
+		}
+	}
+	return n
 }
 
 func (k *linkKeeper) config(sources []*wire.Signed) p2p.LinkConfig {
 	return p2p.LinkConfig{
 		Sources: sources,
 		Receive: func(l *p2p.Link, b []byte) { k.j.flow.Receive(l, b) },
-		Closed:  k.gone,
+		Record: func(l *p2p.Link, r *wire.LinkRecord) {
+			k.j.s.Link(overlay.Got{Peer: l.Remote(), Record: r, Prefix: l.Prefix()})
+		},
+		Closed: k.gone,
 	}
 }
 
-// add makes l the link with its peer, in place of an older one.
-func (k *linkKeeper) add(l *p2p.Link) {
+// add makes l, which opener opened, the link with its peer, in place of an older one. Of two that crossed each other both
+// sides keep the one whose opener has the lower id.
+func (k *linkKeeper) add(l *p2p.Link, opener peer.ID) {
+	now := time.Now()
 	k.mu.Lock()
 	w := k.peers[l.Remote()]
-	if w == nil || k.closed {
+	if w == nil || k.closed || w.link != nil && opener > w.opener && now.Sub(w.opened) < linkCross {
 		k.mu.Unlock()
 		l.Close()
 		return
 	}
 	old := w.link
-	w.link, w.pause = l, linkPause
+	w.link, w.pause, w.opened, w.opener = l, linkPause, now, opener
 	k.mu.Unlock()
 	k.j.flow.AddLink(l)
 	k.mu.Lock()
@@ -190,7 +244,7 @@ func (k *linkKeeper) add(l *p2p.Link) {
 	if gone {
 		k.drop(l)
 	} else {
-		k.j.s.Meet(l.Remote(), l.Sources())
+		k.j.s.Link(overlay.Linked{Peer: l.Remote()}, l.Sources()...)
 	}
 	if old != nil {
 		k.drop(old)
@@ -212,11 +266,29 @@ func (k *linkKeeper) count() (n int) {
 // gone forgets a link that has ended; it is opened again.
 func (k *linkKeeper) gone(l *p2p.Link) {
 	k.mu.Lock()
-	if w := k.peers[l.Remote()]; w != nil && w.link == l {
+	w := k.peers[l.Remote()]
+	lost := w != nil && w.link == l
+	if lost {
 		w.link, w.since, w.next = nil, time.Now(), time.Now().Add(w.pause)
 	}
 	k.mu.Unlock()
 	k.j.flow.RemoveLink(l)
+	if lost || w == nil {
+		k.j.s.Link(overlay.Unlinked{Peer: l.Remote()})
+	}
+}
+
+// tell sends a record on the link with p, if there is one.
+func (k *linkKeeper) tell(p peer.ID, r *wire.LinkRecord) {
+	k.mu.Lock()
+	var l *p2p.Link
+	if w := k.peers[p]; w != nil {
+		l = w.link
+	}
+	k.mu.Unlock()
+	if l != nil {
+		l.Tell(r)
+	}
 }
 
 // degrade marks the links that have to do without datagrams.

@@ -154,7 +154,7 @@ func newCommunity(t *testing.T) []string {
 	ready, ended := make(chan Ready, 1), make(chan error, 1)
 	go func() {
 		ended <- Bootstrap(ctx, BootstrapConfig{
-			Data: t.TempDir(), Listen: []string{"/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"}, Log: testLog().With("who", "community"), Ready: func(r Ready) { ready <- r },
+			Data: t.TempDir(), RelayKbps: 100_000, Listen: []string{"/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"}, Log: testLog().With("who", "community"), Ready: func(r Ready) { ready <- r },
 		})
 	}()
 	t.Cleanup(func() {

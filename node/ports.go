@@ -10,7 +10,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	ma "github.com/multiformats/go-multiaddr"
 
+	"balai/node/p2p"
 	"balai/node/store"
+	"balai/room/election"
 	"balai/room/invite"
 	"balai/room/overlay"
 	"balai/room/session"
@@ -77,7 +79,53 @@ func (j *joined) Members(peers []peer.ID) {
 
 // Links is session.Ports.
 func (j *joined) Links(plan *overlay.Plan, sources []*wire.Signed) {
-	j.links.want(plan.Links, plan.Dial, sources)
+	j.links.want(plan, sources)
+}
+
+// Tell is session.Ports.
+func (j *joined) Tell(p peer.ID, r *wire.LinkRecord) { j.links.tell(p, r) }
+
+// Ping is session.Ports.
+func (j *joined) Ping(p peer.ID) { j.flow.Ping(p) }
+
+// Probe is session.Ports.
+func (j *joined) Probe(ctx context.Context, p peer.ID) bool { return j.d.host.Probe(ctx, p) == nil }
+
+// Circuits is session.Ports.
+func (j *joined) Circuits(p peer.ID) []peer.ID {
+	if p == j.d.key.ID() {
+		return p2p.RecordCircuits(j.Record())
+	}
+	return p2p.RecordCircuits(j.RecordOf(p))
+}
+
+// Communities is session.Ports.
+func (j *joined) Communities() []peer.ID { return j.d.host.CommunityNodes() }
+
+// What a daemon gives as a relay, in kbit/s: to a room on the open internet, and to one on its own network.
+const (
+	relayCap   = 6_000
+	relayCapLN = 100_000
+	childKbps  = 120 // three voices and what goes with them
+	relayKept  = 5   // one part in so many is kept for those who lose another parent
+	maxSlots   = 250
+)
+
+// Offer is session.Ports.
+func (j *joined) Offer() (ad election.Ad) {
+	ad.Prefix = j.d.host.Prefix()
+	if j.d.host.Reachability() == "public" {
+		ad.Reach = election.ReachPublic
+	}
+	if j.d.cfg.Relay == "never" || j.d.cfg.Relay == "only-lan" && !j.local {
+		return ad
+	}
+	ad.Cap, ad.Used = relayCap, j.lastReport().UpKbps
+	if j.local {
+		ad.Cap = relayCapLN
+	}
+	ad.Slots = min((ad.Cap-ad.Cap/relayKept)/childKbps, maxSlots)
+	return ad
 }
 
 // Media is session.Ports.

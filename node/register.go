@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"sync"
 	"time"
@@ -39,6 +40,7 @@ type registrar struct {
 	j    *joined
 	next map[entryAt]time.Time // when to register (again)
 	held map[entryAt]bool      // the point has said yes
+	told []byte                // the record that was registered
 }
 
 // keepRegistered registers the room at every community node while the session wants it, and takes it out again.
@@ -70,6 +72,10 @@ func (r *registrar) refresh(ctx context.Context, now time.Time) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	names := r.j.pointNames(now)
+	if record := r.j.Record(); !bytes.Equal(record, r.told) { // addresses come and go, circuits most of all
+		r.told = record
+		clear(r.next)
+	}
 	for _, point := range r.j.d.host.CommunityNodes() {
 		for _, name := range names {
 			at := entryAt{point, name}

@@ -222,7 +222,7 @@ func (r *relayRoom) answer(p peer.ID, req *wire.RelayRequest) *wire.RelayReply {
 	reply := &wire.RelayReply{Refused: uint32(room.Busy)}
 	r.call(func(now time.Time) {
 		if reply.Refused = uint32(r.take(p, req, now)); reply.Refused == 0 {
-			reply.Ad = r.offer(now)
+			reply.Ad, reply.Listeners = r.offer(now), r.listeners()
 		}
 	})
 	return reply

@@ -51,6 +51,7 @@ type relayRoom struct {
 
 	// Owned by run.
 	book     *relayBook
+	guests   map[peer.ID]bool // of those linked: not in the ledger, by their passes
 	overlay  *overlay.Overlay
 	plan     *overlay.Plan
 	fresh    bool // the media path and the overlay know what is in the book
@@ -73,7 +74,7 @@ type relayRoom struct {
 func newRelayRoom(c *relays, b *relayBook, by peer.ID, now time.Time) *relayRoom {
 	r := &relayRoom{
 		c: c, id: b.id, by: by, began: now, in: make(chan func(time.Time), relayInbox), done: make(chan struct{}), pulses: map[peer.ID]overlay.Pulse{},
-		book: b, overlay: overlay.New(overlay.Config{Me: c.key.ID(), Room: b.id}), lonely: now, unused: now,
+		book: b, guests: map[peer.ID]bool{}, overlay: overlay.New(overlay.Config{Me: c.key.ID(), Room: b.id}), lonely: now, unused: now,
 	}
 	r.flow = newFlow(flowConfig{Sign: c.key.Sign, Report: r.report, Pulse: r.pulse, Log: c.log})
 	r.links = &relayLinks{
@@ -121,6 +122,18 @@ func (r *relayRoom) pulse(p overlay.Pulse) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.pulses[p.Peer] = p
+}
+
+// takePulses are those since the last call.
+func (r *relayRoom) takePulses() map[peer.ID]overlay.Pulse {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.pulses) == 0 {
+		return nil // the map stays in use
+	}
+	p := r.pulses
+	r.pulses = make(map[peer.ID]overlay.Pulse, len(p))
+	return p
 }
 
 // run carries the room until nobody needs it, or the node stops.
@@ -178,13 +191,7 @@ func (r *relayRoom) shut() {
 
 // tend does what is due, and tells the media path, the children and the overlay what is new.
 func (r *relayRoom) tend(now time.Time) {
-	r.mu.Lock()
-	pulses := r.pulses
-	if len(pulses) > 0 {
-		r.pulses = make(map[peer.ID]overlay.Pulse, len(pulses))
-	}
-	r.mu.Unlock()
-	for _, p := range pulses {
+	for _, p := range r.takePulses() {
 		r.step(p, now)
 	}
 	if !r.fresh || now.Sub(r.tended) >= relayTend {
@@ -223,6 +230,16 @@ func (r *relayRoom) count(now time.Time) {
 	if was := r.children.Swap(int32(n)); n == 0 && was > 0 {
 		r.unused = now
 	}
+}
+
+// listeners are those who hear by me and are not in the ledger: nobody else counts them.
+func (r *relayRoom) listeners() (n uint32) {
+	for _, f := range r.plan.Feeds {
+		if (f.Mode == overlay.Single || f.Mode == overlay.Mirror) && !f.Direct && r.guests[f.Peer] {
+			n++
+		}
+	}
+	return n
 }
 
 // load tells the overlay when the upload reaches its limit, and when it is clear of it.
@@ -320,8 +337,11 @@ func (r *relayRoom) takeLease(s *wire.Signed, from peer.ID, now time.Time) {
 
 // linkEvent is a link that came or went.
 func (r *relayRoom) linkEvent(e overlay.Event, now time.Time) {
-	if l, ok := e.(overlay.Linked); ok {
-		r.links.heard(l.Peer)
+	switch e := e.(type) {
+	case overlay.Linked:
+		r.links.heard(e.Peer)
+	case overlay.Unlinked:
+		delete(r.guests, e.Peer)
 	}
 	r.step(e, now)
 }
@@ -352,8 +372,11 @@ func (r *relayRoom) got(l *p2p.Link, rec *wire.LinkRecord, now time.Time) {
 		if g.Refused, stranger = r.book.mayJoin(g.Peer, m.Join.GetPass(), now); stranger {
 			g.Prefix = l.Prefix()
 		}
+		delete(r.guests, g.Peer)
 		if g.Refused != 0 {
 			r.c.log.Debug("a JOIN is refused", "reason", g.Refused)
+		} else if stranger || guestPass(m.Join.GetPass()) {
+			r.guests[g.Peer] = true
 		}
 	}
 	r.step(g, now)

@@ -32,7 +32,7 @@ func (d *daemon) handleStreams() {
 		if !ok {
 			return nil
 		}
-		j.links.add(l)
+		j.links.add(l, l.Remote())
 		return &cfg
 	})
 }

@@ -67,8 +67,11 @@ type (
 		Audience     int      `json:"audience"`
 		Encryption   string   `json:"encryption"`
 		Carrier      string   `json:"carrier"`
-		Locked       bool     `json:"locked"`
-		Me           struct {
+		NoRelay      bool     `json:"no_relay"`
+
+		Relays []relayView `json:"relays"`
+		Locked bool        `json:"locked"`
+		Me     struct {
 			Role    string `json:"role"`
 			OnStage bool   `json:"on_stage"`
 			Muted   bool   `json:"muted"`

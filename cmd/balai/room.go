@@ -25,6 +25,9 @@ type roomCmd struct {
 	Say     roomSayCmd     `cmd:"" help:"Write a line in the chat."`
 	Chat    roomChatCmd    `cmd:"" help:"Show the chat."`
 	Ledger  roomLedgerCmd  `cmd:"" help:"What was decided, by whom."`
+	Relays  roomRelaysCmd  `cmd:"" help:"By whom a room is carried, and who could carry it."`
+	Vouch   roomVouchCmd   `cmd:"" help:"Let a community node carry the room."`
+	Unvouch roomUnvouchCmd `cmd:"" help:"Take that back."`
 
 	Stage    roomActCmd      `cmd:"" help:"Invite somebody to the stage."`
 	Audience roomActCmd      `cmd:"" help:"Move somebody to the audience."`
@@ -49,7 +52,8 @@ Examples:
   balai room create "Evening tea" --topic "what we read" --language en
   balai room join 'balai:join#…'
   balai room stage "Evening tea" Budi
-  balai room kick "Evening tea" 12D3KooW… --reason spam`
+  balai room kick "Evening tea" 12D3KooW… --reason spam
+  balai room vouch "Evening tea" /dns/balai.example.org/udp/4330/quic-v1/p2p/12D3KooW…`
 }
 
 // inRoom is the argument of every command about one room.
@@ -101,7 +105,7 @@ type roomCreateCmd struct {
 	Visibility string   `enum:"open,unlisted,closed" default:"open" help:"open: listed, anyone may listen; unlisted: by link only; closed: by link, each is let in by name."`
 	Language   string   `placeholder:"TAG" help:"Language spoken, such as id or en."`
 	Tag        []string `help:"Words to find it by."`
-	Relay      []string `placeholder:"MULTIADDR" help:"Community relays to use."`
+	Relay      []string `placeholder:"MULTIADDR" help:"Community nodes that may carry the room when it grows, with /p2p/ and the id at the end; like balai room vouch."`
 	Local      *bool    `negatable:"" help:"May this room use private addresses (default: if the daemon listens on private ones only)."`
 }
 
@@ -111,11 +115,19 @@ func (roomCreateCmd) Help() string {
 Examples:
   balai room create "Evening tea"
   balai room create Planning --visibility closed --topic "only us"
-  balai room create "Kopi pagi" --language id --tag kopi --tag pagi`
+  balai room create "Kopi pagi" --language id --tag kopi --tag pagi
+  balai room create "Town hall" --relay /dns/balai.example.org/udp/4330/quic-v1/p2p/12D3KooW…`
 }
 
 // Run opens a room.
 func (c *roomCreateCmd) Run(ctx context.Context, a *app) error {
+	for _, r := range c.Relay {
+		if _, addr, err := communityNode(r); err != nil {
+			return err
+		} else if addr == "" {
+			return usage("--relay wants an address with /p2p/ and the id at the end; for a bare id use balai room vouch")
+		}
+	}
 	client, err := a.client()
 	if err != nil {
 		return err
@@ -220,6 +232,7 @@ func printRoom(w io.Writer, v roomView) {
 	if v.Epoch.Words != "" {
 		fmt.Fprintf(w, "key\t%s (%s)\n", clean(v.Epoch.Words), clean(v.Encryption))
 	}
+	fmt.Fprintf(w, "audio\t%s\n", carried(v))
 	for _, list := range []struct {
 		title  string
 		people []person
@@ -228,6 +241,21 @@ func printRoom(w io.Writer, v roomView) {
 			fmt.Fprintf(w, "%s\t%s\t%s\n", list.title, describe(p), p.PeerID)
 		}
 	}
+}
+
+// carried says how the audio of a room goes.
+func carried(v roomView) string {
+	var names []string
+	for _, r := range v.Relays {
+		names = append(names, orDash(r.Name))
+	}
+	switch {
+	case v.NoRelay:
+		return "no relay: too many for direct links; add a community relay (balai room vouch --help)"
+	case len(names) > 0:
+		return "through " + strings.Join(names, ", ")
+	}
+	return "directly between all"
 }
 
 // describe is a person in a few words.

@@ -22,7 +22,7 @@ type runCmd struct {
 	NoMDNS    bool     `name:"no-mdns" help:"Do not look for others on the local network."`
 	NoBrowser bool     `help:"Do not open the page."`
 	Name      string   `placeholder:"NAME" help:"Your name in rooms, kept for a profile that has none yet."`
-	Relay     string   `enum:"auto,never,only-lan" default:"auto" help:"May this daemon pass on other people's audio: ${enum}. (No effect yet: audio goes directly.)"`
+	Relay     string   `enum:"auto,never,only-lan" default:"auto" help:"May this daemon pass on other people's sealed audio in rooms that you are in. auto: when a room chooses it; never; only-lan: only in rooms that use this network's own addresses."`
 	lifetime
 }
 
@@ -39,7 +39,8 @@ Examples:
   balai run
   balai run --name Ana --bootstrap /dns/balai.example.org/udp/4330/quic-v1/p2p/12D3KooW…
   balai run --data ~/second-me --api 127.0.0.1:0 --no-browser
-  balai run --listen /ip4/127.0.0.1/udp/0/quic-v1      on this machine only, any port`
+  balai run --listen /ip4/127.0.0.1/udp/0/quic-v1      on this machine only, any port
+  balai run --relay never                              on a metered line: carry nobody else's audio`
 }
 
 // readyShape is the one line of run and bootstrap with --json.

@@ -26,6 +26,8 @@ var (
 	ErrOffer = errors.New("the SDP offer cannot be used")
 	// ErrNoMix: the offer has one receiving m-line, which needs a mix that this program cannot make. 501.
 	ErrNoMix = errors.New("one receiving m-line would need a mix, which this daemon does not make: offer three")
+	// ErrUnanswered: nobody answers at the address of a community node, or who answers is none. 502.
+	ErrUnanswered = errors.New("no community node answers there")
 	// ErrNoLeg: no leg of that name. 404.
 	ErrNoLeg = errors.New("there is no such audio leg")
 )
@@ -56,6 +58,11 @@ type Backend interface {
 	Rooms() []Room
 	// Stats of a room that Room finds.
 	Stats(id room.ID) Stats
+	// Reach makes sure of a connection to the community node of a multiaddr with /p2p/ that the person typed: it is
+	// dialled as it is, private or not. Errors: room.Malformed, ErrUnanswered.
+	Reach(ctx context.Context, addr string) error
+	// Communities are the community nodes connected now.
+	Communities() []Community
 
 	// Answer takes an SDP offer for a browser leg in a room, which replaces an older leg there. Errors: ErrOffer,
 	// ErrNoMix, or one of the session's.

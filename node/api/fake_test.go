@@ -157,6 +157,17 @@ func (f *fakeNode) Node() Node                       { return Node{PeerID: testP
 func (f *fakeNode) Doctor(context.Context) []Finding { return nil }
 func (f *fakeNode) Hallway() []Listing               { return nil }
 func (f *fakeNode) Stats(room.ID) Stats              { return Stats{} }
+func (f *fakeNode) Communities() []Community {
+	return []Community{{PeerID: testPeer}, {PeerID: testNode}}
+}
+
+// Reach reaches all but /dns/nobody.
+func (f *fakeNode) Reach(_ context.Context, addr string) error {
+	if strings.HasPrefix(addr, "/dns/nobody/") {
+		return fmt.Errorf("%s: %w", addr, ErrUnanswered)
+	}
+	return f.did("reach %s", addr)
+}
 
 func (f *fakeNode) Profile() Profile {
 	f.roomsMu.Lock()
@@ -261,7 +272,10 @@ func (f *fakeNode) EndEcho(ctx context.Context, leg string) error {
 	return f.HangUp(ctx, room.ID{}, leg)
 }
 
-const testPeer = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
+const (
+	testPeer = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
+	testNode = "12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo"
+)
 
 var testPage = fstest.MapFS{
 	"index.html":             {Data: []byte("<!doctype html>page")},

@@ -89,6 +89,7 @@ func (h *handler) recover(w http.ResponseWriter, r *http.Request) {
 // table is every route of the API, in the order of the document.
 func (h *handler) table() []route {
 	t := append(h.homeRoutes(), h.roomRoutes()...)
+	t = append(t, h.relayRoutes()...)
 	t = append(t, h.memberRoutes()...)
 	t = append(t, h.inviteRoutes()...)
 	return append(t, h.audioRoutes()...)

@@ -21,7 +21,9 @@ var schemaNames = map[reflect.Type]string{
 	reflect.TypeFor[session.OnStage]():    "StagePerson",
 	reflect.TypeFor[session.MemberView](): "Member",
 	reflect.TypeFor[session.EpochView]():  "Epoch",
+	reflect.TypeFor[session.RelayView]():  "Relay",
 	reflect.TypeFor[session.Line]():       "Message",
+	reflect.TypeFor[relaysOut]():          "Relays",
 	reflect.TypeFor[whole]():              "View",
 }
 

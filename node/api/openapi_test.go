@@ -13,7 +13,7 @@ import (
 
 // promised is the table that programs are written against.
 var promised = strings.Fields(`
-	POST/session POST/codes GET/node GET/profile PUT/profile GET/rooms POST/rooms PUT/rooms/{id}/relays/{peer}
+	POST/session POST/codes GET/node GET/profile PUT/profile GET/rooms POST/rooms GET/rooms/{id}/relays PUT/rooms/{id}/relays/{peer}
 	DELETE/rooms/{id}/relays/{peer} POST/invites/inspect POST/rooms/join GET/rooms/{id} POST/rooms/{id}/leave
 	POST/rooms/{id}/end POST/rooms/{id}/lock POST/rooms/{id}/transfer GET/rooms/{id}/members
 	POST/rooms/{id}/members/{peer}/{action} PUT/rooms/{id}/hand PUT/rooms/{id}/microphone POST/rooms/{id}/reactions
@@ -83,9 +83,12 @@ func TestTheDocumentHasEveryRoute(t *testing.T) {
 		t.Errorf("promised %v\nthere    %v", want, there)
 	}
 	for name, fields := range map[string]string{
-		"Room":          "id name topic visibility language tags host state reason me stage audience hands core chair epoch encryption carrier created_at starts_at knocks members host_name audience_list locked local",
+		"Room":          "id name topic visibility language tags host state reason me stage audience hands core chair epoch encryption carrier created_at starts_at knocks members host_name audience_list locked local relays vouched no_relay assist",
+		"Relay":         "peer_id name kind vouched holds_key me use",
+		"Relays":        "relays vouched offers answering",
+		"Community":     "peer_id addrs",
 		"Invite":        "id link qr role uses used depth audience knock strict not_before expires_at revoked",
-		"Stats":         "parents children loss delay_ms gaps speakers uplink links",
+		"Stats":         "parents children forwarded up_kbps loss delay_ms gaps speakers uplink links",
 		"Member":        "peer_id name headline role muted came_by since",
 		"Problem":       "type title status detail reason",
 		"Node":          "peer_id words name version addrs reachability peers clock_skew_ms api_version",
@@ -186,6 +189,12 @@ func (d *daemon) provoke(rt route) map[int]bool {
 	}
 	if rt.pattern == "/rooms/join" {
 		note(path, `{"room":"`+strings.Repeat("a", 52)+`"}`)
+	}
+	switch rt.pattern {
+	case "/rooms":
+		note(path, `{"name":"a","visibility":"open","relays":["/dns/nobody/tcp/1/p2p/`+testPeer+`"]}`)
+	case "/rooms/{id}/relays/{peer}":
+		note(path, `{"addr":"/dns/nobody/tcp/1/p2p/`+testPeer+`"}`)
 	}
 	for _, q := range rt.query {
 		note(path+"?"+q+"=!", "")

@@ -59,6 +59,7 @@ const (
 	reasonMediaType   = "media_type"
 	reasonUnavailable = "unavailable"
 	reasonNoMix       = "no_mix"
+	reasonUnanswered  = "unanswered"
 	reasonBug         = "bug"
 )
 
@@ -94,6 +95,8 @@ func problemOf(err error) *Problem {
 		return refuse(http.StatusConflict, reasonOver, "%v", err)
 	case errors.Is(err, ErrNoMix):
 		return refuse(http.StatusNotImplemented, reasonNoMix, "%v", err)
+	case errors.Is(err, ErrUnanswered):
+		return refuse(http.StatusBadGateway, reasonUnanswered, "%v", err)
 	case errors.Is(err, ErrOffer), errors.Is(err, identity.ErrProfile):
 		return malformed("%v", err)
 	case errors.As(err, &why):

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 
 	"balai/room"
@@ -28,7 +29,8 @@ func (h *handler) roomRoutes() []route {
 		get("/rooms", "The hallway: rooms heard of, with counts and source.", func(*call, none) ([]Listing, error) {
 			return h.backend.Hallway(), nil
 		}),
-		endpoint(post, "/rooms", "Opens a room, with me as its host.", http.StatusCreated, h.create),
+		endpoint(post, "/rooms", "Opens a room, with me as its host, and vouches for its relays. If one of them does not answer no room is opened.",
+			http.StatusCreated, h.create).or(http.StatusBadGateway),
 		endpoint(post, "/rooms/join", "Begins to join, by an invite link or by the id of a room heard of; progress is in the events. A link that fails by itself is 400 with its reason.",
 			http.StatusAccepted, h.join).or(http.StatusNotFound, http.StatusConflict),
 		get("/rooms/{id}", "A joined room as it is now.", h.viewRoom),
@@ -38,8 +40,6 @@ func (h *handler) roomRoutes() []route {
 		})),
 		do(post, "/rooms/{id}/lock", "Locks the room against newcomers, or opens the lock.", h.lock),
 		do(post, "/rooms/{id}/transfer", "Hands the room to another member.", h.transfer),
-		do(http.MethodPut, "/rooms/{id}/relays/{peer}", "Vouches for a community relay.", h.relay(room.Vouch)),
-		do(http.MethodDelete, "/rooms/{id}/relays/{peer}", "Takes the voucher for a community relay back.", h.relay(room.Unvouch)),
 		get("/rooms/{id}/ledger", "Every decision in order, in words and raw.", h.ledger),
 		get("/rooms/{id}/stats", "How the audio travels.", h.stats),
 	}
@@ -63,9 +63,18 @@ func (h *handler) create(c *call, in NewRoom) (session.View, error) {
 	if _, err := room.ParseVisibility(in.Visibility); err != nil {
 		return session.View{}, malformed("visibility is open, unlisted or closed")
 	}
+	relays, err := h.reach(c.r.Context(), in.Relays)
+	if err != nil {
+		return session.View{}, err
+	}
 	rm, err := h.backend.Create(c.r.Context(), in)
 	if err != nil {
 		return session.View{}, err
+	}
+	for _, p := range relays {
+		if err := rm.Act(c.r.Context(), room.Vouch, p, ""); err != nil {
+			return session.View{}, fmt.Errorf("the room is open, but %s is not vouched for: %w", p, err)
+		}
 	}
 	v := rm.View()
 	c.w.Header().Set("Location", base+"/rooms/"+v.ID)
@@ -123,20 +132,6 @@ func (h *handler) transfer(c *call, in transferIn) error {
 		return malformed("the peer is not a peer id")
 	}
 	return rm.Transfer(c.r.Context(), to)
-}
-
-func (h *handler) relay(kind room.Kind) func(*call, none) error {
-	return func(c *call, _ none) error {
-		rm, err := h.room(c)
-		if err != nil {
-			return err
-		}
-		p, err := c.peer()
-		if err != nil {
-			return err
-		}
-		return rm.Act(c.r.Context(), kind, p, "")
-	}
 }
 
 func (h *handler) ledger(c *call, _ none) ([]session.Decision, error) {

@@ -33,6 +33,14 @@ func TestWhatEachRouteDoes(t *testing.T) {
 		{"PUT", "/relays/" + testPeer, "", 204, "vouch " + testPeer + " "},
 		{"DELETE", "/relays/" + testPeer, "", 204, "unvouch " + testPeer + " "},
 		{"PUT", "/relays/me", "", 404, ""},
+		{"PUT", "/relays/" + testPeer, `{"addr":"/dns/a/tcp/1/p2p/` + testPeer + `"}`, 204, "vouch " + testPeer + " "},
+		{"PUT", "/relays/" + testPeer, `{"addr":"/dns/a/tcp/1/p2p/` + testNode + `"}`, 400, ""},
+		{"PUT", "/relays/" + testPeer, `{"addr":"/dns/a/tcp/1"}`, 400, ""},
+		{"PUT", "/relays/" + testPeer, `{"addr":1}`, 400, ""},
+		{"PUT", "/relays/" + testPeer, `{"addr":"/dns/nobody/tcp/1/p2p/` + testPeer + `"}`, 502, ""},
+		{"DELETE", "/relays/me", "", 404, ""},
+		{"DELETE", "/relays/" + testPeer, `{"addr":"/dns/a/tcp/1"}`, 400, ""},
+		{"GET", "/relays", "", 200, ""},
 		{"POST", peerPath + "/stage", "", 204, "stage " + testPeer + " "},
 		{"POST", peerPath + "/audience", "", 204, "audience " + testPeer + " "},
 		{"POST", peerPath + "/mute", "{}", 204, "mute " + testPeer + " "},
@@ -90,6 +98,11 @@ func TestRoomsAndJoining(t *testing.T) {
 		{"/rooms", `{"name":"a","visibility":"secret"}`, 400, ""},
 		{"/rooms", `{"name":"","visibility":"open"}`, 400, ""},
 		{"/rooms", `{"name":"a"}`, 400, ""},
+		{"/rooms", `{"name":"a","visibility":"open","relays":["/dns/a/tcp/1/p2p/` + testNode + `"]}`, 201, "reach /dns/a/tcp/1/p2p/" + testNode + "; create a open"},
+		{"/rooms", `{"name":"a","visibility":"open","relays":["/dns/nobody/tcp/1/p2p/` + testNode + `"]}`, 502, ""},
+		{"/rooms", `{"name":"a","visibility":"open","relays":["/dns/nobody/tcp/1/p2p/` + testNode + `","/dns/a/tcp/1/p2p/` + testNode + `"]}`, 201, "reach /dns/a/tcp/1/p2p/" + testNode + "; create a open"},
+		{"/rooms", `{"name":"a","visibility":"open","relays":["/dns/a/tcp/1"]}`, 400, ""},
+		{"/rooms", `{"name":"a","visibility":"open","relays":["` + strings.Repeat(`/dns/a/tcp/1/p2p/`+testNode+`","`, maxRelays) + `/dns/a/tcp/1/p2p/` + testNode + `"]}`, 400, ""},
 		{"/rooms", `{"name":"a","visibility":"open","starts_at":"soon"}`, 400, ""},
 		{"/rooms/join", `{"link":"x","local":true}`, 202, "join x true"},
 		{"/rooms/join", `{"room":"` + d.room.id.String() + `"}`, 202, "join room false"},
@@ -111,6 +124,31 @@ func TestRoomsAndJoining(t *testing.T) {
 		var v session.View
 		if status < 300 && (json.Unmarshal([]byte(body), &v) != nil || v.ID != d.room.id.String()) {
 			t.Error(body)
+		}
+	}
+}
+
+// TestRelays: who carries the room, what was vouched for, and what else there is.
+func TestRelays(t *testing.T) {
+	d := start(t)
+	d.room.view.Vouched = []string{testPeer}
+	d.room.view.Relays = []session.RelayView{{PeerID: testPeer, Name: "…U5SA", Kind: "community", Vouched: true, Use: "parent"}}
+	status, body, _ := d.do("GET", d.inRoom("/relays"), "")
+	const want = `{"relays":[{"peer_id":"` + testPeer + `","name":"…U5SA","kind":"community","vouched":true,"holds_key":false,"me":false,"use":"parent"}],` +
+		`"vouched":["` + testPeer + `"],"offers":[{"peer_id":"` + testNode + `","addrs":[]}],"answering":[{"peer_id":"` + testPeer + `","addrs":[]}]}`
+	if status != 200 || body != want {
+		t.Errorf("%d %s", status, body)
+	}
+	if status, body, _ = d.do("POST", base+"/rooms", `{"name":"a","visibility":"open","relays":["/dns/a/tcp/1/p2p/`+testNode+`"]}`); status != 201 {
+		t.Fatal(status, body)
+	}
+	if told := d.room.told(); len(told) != 1 || told[0] != "vouch "+testNode+" " {
+		t.Error("vouched:", told)
+	}
+	d.room.fail(session.ErrForbidden)
+	for _, method := range []string{"PUT", "DELETE"} {
+		if status, body, _ := d.do(method, d.inRoom("/relays/"+testNode), ""); status != 403 || !strings.Contains(body, `"reason":"forbidden"`) {
+			t.Error(method, status, body)
 		}
 	}
 }
@@ -236,7 +274,7 @@ func TestListsAreNeverNull(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &v); err != nil {
 		t.Fatal(err)
 	}
-	for _, field := range []string{"tags", "stage", "audience_list", "hands", "knocks", "core"} {
+	for _, field := range []string{"tags", "stage", "audience_list", "hands", "knocks", "core", "relays", "vouched"} {
 		if _, ok := v[field].([]any); !ok {
 			t.Errorf("%s is %v", field, v[field])
 		}

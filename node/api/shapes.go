@@ -86,16 +86,32 @@ type Finding struct {
 	Action string `json:"action"`
 }
 
+// relaysOut is by whom a room is carried, and who could be asked to.
+type relaysOut struct {
+	Relays    []session.RelayView `json:"relays"`
+	Vouched   []string            `json:"vouched"`
+	Offers    []Community         `json:"offers"`    // connected now, and not vouched for
+	Answering []Community         `json:"answering"` // connected now, and vouched for
+}
+
+// Community is a community node that this daemon is connected to.
+type Community struct {
+	PeerID string   `json:"peer_id"`
+	Addrs  []string `json:"addrs"` // as they were typed, here or with --bootstrap; empty for one met otherwise
+}
+
 // Stats is the shape `stats`.
 type Stats struct {
-	Parents  []Parent  `json:"parents"`
-	Children int       `json:"children"`
-	Loss     float64   `json:"loss"` // share, 0 to 1
-	DelayMS  float64   `json:"delay_ms"`
-	Gaps     uint64    `json:"gaps"`
-	Uplink   Uplink    `json:"uplink"`
-	Links    []Link    `json:"links"`
-	Speakers []Speaker `json:"speakers"`
+	Parents   []Parent  `json:"parents"`
+	Children  int       `json:"children"`  // peers that this daemon passes frames on to
+	Forwarded uint64    `json:"forwarded"` // frames passed on, so far
+	UpKbps    uint32    `json:"up_kbps"`   // all that this room sends
+	Loss      float64   `json:"loss"`      // share, 0 to 1
+	DelayMS   float64   `json:"delay_ms"`
+	Gaps      uint64    `json:"gaps"`
+	Uplink    Uplink    `json:"uplink"`
+	Links     []Link    `json:"links"`
+	Speakers  []Speaker `json:"speakers"`
 }
 
 // Parent is one node that sends me the room's audio.

@@ -36,7 +36,8 @@ func quicOf(c network.Conn) *quic.Conn {
 
 // linkTable holds the open links, by the handle that this side chose, and the peers they lead to.
 type linkTable struct {
-	accept atomic.Pointer[func(*Link) *LinkConfig]
+	accept  atomic.Pointer[func(*Link) *LinkConfig]
+	changes watchers
 
 	mu    sync.RWMutex
 	next  uint32
@@ -113,6 +114,7 @@ func (t *linkTable) find(handle uint32, from peer.ID) *Link {
 }
 
 func (t *linkTable) connected(c network.Conn) {
+	t.changes.tell(c.RemotePeer())
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	if m := t.peers[c.RemotePeer()]; m != nil {
@@ -121,6 +123,7 @@ func (t *linkTable) connected(c network.Conn) {
 }
 
 func (t *linkTable) disconnected(c network.Conn) {
+	t.changes.tell(c.RemotePeer())
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	if m := t.peers[c.RemotePeer()]; m != nil {
@@ -245,15 +248,12 @@ func bundleHandle(b []byte) (uint32, bool) {
 // told, and returns this side's part, or nil to refuse. It must not block.
 func (h *Host) OnLink(accept func(*Link) *LinkConfig) { h.links.accept.Store(&accept) }
 
-// OpenLink opens a media link to a peer whose addresses are known, for a room. The error is a
-// room.Reason if the other side refused, ErrCircuit if there is only a circuit: a direct connection may come
-// of itself (DCUtR), try again.
+// OpenLink opens a media link to a peer whose addresses are known, for a room. Where there is only a
+// circuit it waits for a direct connection until ctx ends. The error is a room.Reason if the other side
+// refused, ErrCircuit if no direct connection came.
 func (h *Host) OpenLink(ctx context.Context, p peer.ID, roomID [32]byte, cfg LinkConfig) (*Link, error) {
-	if err := h.reach(ctx, p); err != nil {
-		return nil, err
-	}
-	if h.host.Network().Connectedness(p) == network.Limited {
-		return nil, fmt.Errorf("p2p: link to %s: %w", p, ErrCircuit)
+	if err := h.direct(ctx, p); err != nil {
+		return nil, fmt.Errorf("p2p: link to %s: %w", p, err)
 	}
 	s, err := h.host.NewStream(network.WithNoDial(ctx, "balai link"), p, linkProtocol)
 	if err != nil {

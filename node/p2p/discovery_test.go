@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync/atomic"
@@ -9,6 +10,7 @@ import (
 
 	ds "github.com/ipfs/go-datastore"
 	dssync "github.com/ipfs/go-datastore/sync"
+	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/record"
@@ -140,8 +142,78 @@ func TestCircuit(t *testing.T) {
 	if err := errors.Join(s.Write(m), s.Read(&got)); err != nil || !proto.Equal(m, &got) {
 		t.Fatal(err)
 	}
-	if _, err := b.OpenLink(testContext(t), a.ID(), [32]byte{}, LinkConfig{}); !errors.Is(err, ErrCircuit) {
+	short, cancel := context.WithTimeout(testContext(t), 300*time.Millisecond)
+	defer cancel()
+	if _, err := b.OpenLink(short, a.ID(), [32]byte{}, LinkConfig{}); !errors.Is(err, ErrCircuit) {
 		t.Errorf("media over a circuit: %v", err)
+	}
+	// A link asked for over the circuit opens as soon as there is a direct connection, whoever made it.
+	opened := make(chan error, 1)
+	go func() {
+		_, err := b.OpenLink(testContext(t), a.ID(), [32]byte{}, LinkConfig{})
+		opened <- err
+	}()
+	eventually(t, "b waits", func() bool {
+		b.links.changes.mu.Lock()
+		defer b.links.changes.mu.Unlock()
+		return len(b.links.changes.peers[a.ID()]) == 1
+	})
+	a.AllowPrivate(b.ID())
+	ctx := network.WithForceDirectDial(testContext(t), "test")
+	if err := a.host.Connect(ctx, info(b)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-opened; err != nil {
+		t.Errorf("after a direct connection: %v", err)
+	}
+	if b.links.changes.peers[a.ID()] != nil {
+		t.Error("b still waits")
+	}
+}
+
+// TestSeekCircuits: the search for reservations begins with the first community node. (On loopback none is made.)
+func TestSeekCircuits(t *testing.T) {
+	_, a, _ := community(t)
+	sub, err := a.host.EventBus().Subscribe(new(event.EvtLocalReachabilityChanged))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Close() //nolint:errcheck // a local bus
+	select {
+	case e := <-sub.Out(): // the last one, if it has been
+		if r := e.(event.EvtLocalReachabilityChanged).Reachability; r != network.ReachabilityUnknown {
+			t.Error("reachability", r)
+		}
+	case <-time.After(12 * time.Second): // AutoNAT's own would come after 15
+		t.Error("the search has not begun")
+	}
+}
+
+// TestPastCircuit: a link asked for over a circuit dials the peer's own addresses, where it may.
+func TestPastCircuit(t *testing.T) {
+	point, a, b := community(t)
+	if _, err := circuit.Reserve(testContext(t), a.host, info(point)); err != nil {
+		t.Fatal(err)
+	}
+	a.OnLink(func(*Link) *LinkConfig { return &LinkConfig{} })
+	relay, err := peer.AddrInfoToP2pAddrs(&peer.AddrInfo{ID: point.ID(), Addrs: point.host.Addrs()[:1]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := peer.AddrInfo{ID: a.ID(), Addrs: []ma.Multiaddr{relay[0].Encapsulate(ma.StringCast("/p2p-circuit"))}}
+	if err := b.Connect(testContext(t), target, false); err != nil {
+		t.Fatal(err)
+	}
+	learn(t, b, a.Record())
+	if c := b.host.Network().Connectedness(a.ID()); c != network.Limited {
+		t.Fatalf("connected %v", c)
+	}
+	l, err := b.OpenLink(testContext(t), a.ID(), [32]byte{}, LinkConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Carrier() != Datagram {
+		t.Error("not by QUIC")
 	}
 }
 

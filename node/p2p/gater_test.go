@@ -130,13 +130,15 @@ func TestPrivateNotDialled(t *testing.T) {
 
 func TestRecordAddrs(t *testing.T) {
 	pub, lan, lo := ma.StringCast("/ip4/1.1.1.1/tcp/1"), ma.StringCast("/ip4/192.168.1.2/tcp/1"), ma.StringCast("/ip4/127.0.0.1/tcp/1")
-	for _, c := range []struct{ in, want []ma.Multiaddr }{
-		{[]ma.Multiaddr{lo, lan, pub}, []ma.Multiaddr{pub, lan}},
-		{[]ma.Multiaddr{lo, lan}, []ma.Multiaddr{lan}},
-		{[]ma.Multiaddr{lo}, []ma.Multiaddr{lo}},
-		{nil, nil},
+	other := ma.StringCast("/ip4/2.2.2.2/tcp/1")
+	for _, c := range []struct{ in, confirmed, want []ma.Multiaddr }{
+		{[]ma.Multiaddr{lo, lan, pub}, nil, []ma.Multiaddr{pub, lan}},
+		{[]ma.Multiaddr{lo, lan}, nil, []ma.Multiaddr{lan}},
+		{[]ma.Multiaddr{lo}, nil, []ma.Multiaddr{lo}},
+		{nil, nil, nil},
+		{[]ma.Multiaddr{lan, pub, other}, []ma.Multiaddr{other}, []ma.Multiaddr{other, pub, lan}},
 	} {
-		got := recordAddrs(c.in)
+		got := recordAddrs(c.in, c.confirmed)
 		if !slices.EqualFunc(got, c.want, func(a, b ma.Multiaddr) bool { return a.Equal(b) }) {
 			t.Errorf("%v: %v, want %v", c.in, got, c.want)
 		}

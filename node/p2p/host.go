@@ -168,6 +168,9 @@ func (h *Host) startServices() error {
 	if h.cfg.MDNS {
 		h.startMDNS()
 	}
+	if !h.cfg.Community {
+		h.spawn(h.seekCircuits)
+	}
 	h.spawn(h.watch)
 	h.spawn(h.keepConnected)
 	return nil
@@ -251,12 +254,7 @@ func (h *Host) Peers() int { return len(h.host.Network().Peers()) }
 // reached this host directly all the same (AutoNAT tests no private address), "private" when addresses
 // were tried and none answered, else "unknown".
 func (h *Host) Reachability() string {
-	var reachable, unreachable []ma.Multiaddr
-	if c, ok := h.host.(interface {
-		ConfirmedAddrs() (reachable, unreachable, unknown []ma.Multiaddr)
-	}); ok {
-		reachable, unreachable, _ = c.ConfirmedAddrs()
-	}
+	reachable, unreachable := h.confirmed()
 	if len(reachable) > 0 {
 		return "public"
 	}
@@ -271,6 +269,16 @@ func (h *Host) Reachability() string {
 	return "unknown"
 }
 
+// confirmed lists the public addresses of this host that AutoNAT v2 has had dialled from outside.
+func (h *Host) confirmed() (reachable, unreachable []ma.Multiaddr) {
+	if c, ok := h.host.(interface {
+		ConfirmedAddrs() (reachable, unreachable, unknown []ma.Multiaddr)
+	}); ok {
+		reachable, unreachable, _ = c.ConfirmedAddrs()
+	}
+	return reachable, unreachable
+}
+
 // Connect makes sure of a direct or circuit connection to a peer, at the addresses given and those known,
 // all through the gater. After a failure the peer is left alone for five minutes (ErrCooldown) unless
 // force is set, and whoever told its addresses is charged.
@@ -282,9 +290,10 @@ func (h *Host) Connect(ctx context.Context, info peer.AddrInfo, force bool) erro
 		return fmt.Errorf("%s: %w", info.ID, ErrCooldown)
 	}
 	ctx = network.WithAllowLimitedConn(ctx, "balai")
+	tried := append(h.host.Peerstore().Addrs(info.ID), info.Addrs...)
 	err := h.host.Connect(ctx, info)
 	if err == nil || wasDialled(ctx, err) {
-		h.dials.done(info.ID, err == nil, h.cfg.Now())
+		h.dials.done(info.ID, err == nil, tried, h.cfg.Now())
 	}
 	if err != nil {
 		return fmt.Errorf("p2p: %w", err)

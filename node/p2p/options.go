@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/host/autorelay"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
@@ -26,13 +27,14 @@ const (
 	connsLow, connsHigh = 600, 900
 	manyLow, manyHigh   = 2400, 3000 // of a community node: those with a media link are never closed, others should not have to go for them
 	connsGrace          = 30 * time.Second
-	connsPerHost        = 256  // per IPv4 address or IPv6 /56
+	connsPerHost        = 768  // per IPv4 address or IPv6 /56: 300 children of a relay, some with two
 	connsPerSite        = 1024 // per IPv6 /48
 	dialsPerSecond      = 50   // new connections a second from one address
 	systemConns         = 4096
 	peerConns           = 16
 	systemStreams       = 32_768
 	peerStreams         = 512
+	systemMemory        = 512 << 20 // bytes at least: what 300 peers on TCP might have in flight, 256 KiB a stream
 )
 
 // Circuits are for control only: admission may wait for a knock, so they live longer than libp2p's two
@@ -69,6 +71,7 @@ func (h *Host) options() ([]libp2p.Option, error) {
 		libp2p.Transport(quic.NewTransport),
 		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.ConnectionGater(h.gate),
+		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)),
 		libp2p.ResourceManager(rm),
 		libp2p.ConnectionManager(cm),
 		libp2p.EnableRelay(),
@@ -99,10 +102,12 @@ func (h *Host) options() ([]libp2p.Option, error) {
 func resources() (network.ResourceManager, error) {
 	limits := rcmgr.DefaultLimits
 	libp2p.SetDefaultServiceLimits(&limits)
+	auto := limits.AutoScale()
 	partial := rcmgr.PartialLimitConfig{
 		System: rcmgr.ResourceLimits{
 			Conns: systemConns, ConnsInbound: systemConns, ConnsOutbound: systemConns,
 			Streams: systemStreams, StreamsInbound: systemStreams, StreamsOutbound: systemStreams,
+			Memory: max(auto.ToPartialLimitConfig().System.Memory, systemMemory),
 		},
 		Transient: rcmgr.ResourceLimits{
 			Conns: systemConns / 4, ConnsInbound: systemConns / 4, ConnsOutbound: systemConns / 4,
@@ -114,7 +119,7 @@ func resources() (network.ResourceManager, error) {
 		},
 		ProtocolDefault: rcmgr.ResourceLimits{Streams: systemStreams / 4, StreamsInbound: systemStreams / 4, StreamsOutbound: systemStreams / 4},
 	}
-	limiter := rcmgr.NewFixedLimiter(partial.Build(limits.AutoScale()))
+	limiter := rcmgr.NewFixedLimiter(partial.Build(auto))
 	loopback4, loopback6 := netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")
 	rm, err := rcmgr.NewResourceManager(limiter,
 		rcmgr.WithLimitPerSubnet(

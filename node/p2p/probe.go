@@ -178,8 +178,5 @@ func (h *Host) signedAddrs(p peer.ID) []ma.Multiaddr {
 }
 
 func directOnly(addrs []ma.Multiaddr) []ma.Multiaddr {
-	return slices.DeleteFunc(slices.Clone(addrs), func(a ma.Multiaddr) bool {
-		_, rest := splitCircuit(a)
-		return len(a) == 0 || len(rest) > 0
-	})
+	return slices.DeleteFunc(slices.Clone(addrs), func(a ma.Multiaddr) bool { return len(a) == 0 || isCircuit(a) })
 }

@@ -21,9 +21,10 @@ type ownRecord struct {
 }
 
 // Record is this host's own signed peer record: a libp2p envelope of at most 4 KiB with the addresses of
-// Addrs. Loopback addresses are in it only if there are no others. Nil if it could not be signed.
+// Addrs, those confirmed from outside first. Loopback addresses are in it only if there are no others. Nil if it could not be signed.
 func (h *Host) Record() []byte {
-	addrs := recordAddrs(h.host.Addrs())
+	reachable, _ := h.confirmed()
+	addrs := recordAddrs(h.host.Addrs(), reachable)
 	key := ""
 	for _, a := range addrs {
 		key += string(a.Bytes()) + "\x00"
@@ -47,18 +48,20 @@ func (h *Host) Record() []byte {
 	return b
 }
 
-// recordAddrs puts public addresses first, leaves loopback out where there is anything else, and keeps
+// recordAddrs puts addresses confirmed from outside first, then public ones, leaves loopback out where there is anything else, and keeps
 // no more than a reader would take.
-func recordAddrs(addrs []ma.Multiaddr) []ma.Multiaddr {
+func recordAddrs(addrs, confirmed []ma.Multiaddr) []ma.Multiaddr {
 	out := slices.Clone(addrs)
 	rank := func(a ma.Multiaddr) int {
 		switch {
+		case slices.ContainsFunc(confirmed, a.Equal):
+			return 0
 		case isLoopback(a):
-			return 2
+			return 3
 		case isPrivate(a):
-			return 1
+			return 2
 		}
-		return 0
+		return 1
 	}
 	slices.SortStableFunc(out, func(a, b ma.Multiaddr) int { return rank(a) - rank(b) })
 	if i := slices.IndexFunc(out, isLoopback); i > 0 {
@@ -122,6 +125,7 @@ type referral struct {
 	seq    uint64
 	addrs  []ma.Multiaddr // of that record, the direct ones
 	failed time.Time      // last failed dial
+	tried  []ma.Multiaddr // what it tried
 	used   time.Time
 }
 
@@ -145,6 +149,9 @@ func (d *dialBook) newer(rec *peer.PeerRecord, from peer.ID, now time.Time) bool
 		return false
 	}
 	r.seq, r.from, r.addrs = rec.Seq, from, directOnly(rec.Addrs)
+	if untried := func(a ma.Multiaddr) bool { return !ma.Contains(r.tried, a) }; slices.ContainsFunc(rec.Addrs, untried) {
+		r.failed = time.Time{} // there is something new to try
+	}
 	return true
 }
 
@@ -197,7 +204,7 @@ func (d *dialBook) failedLately(p peer.ID, now time.Time) bool {
 }
 
 // done notes the outcome of a dial.
-func (d *dialBook) done(p peer.ID, ok bool, now time.Time) {
+func (d *dialBook) done(p peer.ID, ok bool, tried []ma.Multiaddr, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r := d.get(p, now)
@@ -205,7 +212,7 @@ func (d *dialBook) done(p peer.ID, ok bool, now time.Time) {
 		r.failed = time.Time{}
 		return
 	}
-	r.failed = now
+	r.failed, r.tried = now, tried
 	if r.from == "" {
 		return
 	}

@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"encoding/binary"
 	"errors"
 	"testing"
 	"time"
@@ -105,4 +106,55 @@ func TestCloseStuckLink(t *testing.T) {
 		t.Errorf("took %v", took)
 	}
 	<-closed
+}
+
+// TestStreamKeepsNewest: of what was sent while the other side did not read, the last three arrive last, and
+// much that lay before them never.
+func TestStreamKeepsNewest(t *testing.T) {
+	a, slow := testHost(t, onTCP), testHost(t, onTCP)
+	connect(t, a, slow)
+	release, got := make(chan struct{}), make(chan uint32, 1<<20)
+	slow.OnLink(func(*Link) *LinkConfig {
+		return &LinkConfig{Receive: func(_ *Link, b []byte) {
+			<-release
+			got <- binary.BigEndian.Uint32(b[len(b)-4:])
+		}}
+	})
+	l, err := a.OpenLink(testContext(t), slow.ID(), [32]byte{1}, LinkConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := append(bundle(l, ""), make([]byte, 1000)...)
+	sent := uint32(0)
+	send := func(n int) {
+		for range n {
+			sent++
+			binary.BigEndian.PutUint32(full[len(full)-4:], sent)
+			l.Send(full)
+		}
+	}
+	eventually(t, "the stream is full", func() bool {
+		send(1000)
+		time.Sleep(10 * time.Millisecond)
+		before := l.Dropped()
+		send(1000)
+		return l.Dropped()-before == 1000
+	})
+	close(release)
+	last, n := []uint32(nil), 0
+	for len(last) == 0 || last[len(last)-1] != sent {
+		select {
+		case s := <-got:
+			if len(last) > 0 && s <= last[len(last)-1] {
+				t.Fatalf("%d after %d", s, last[len(last)-1])
+			}
+			last = append(last, s)[max(0, len(last)-linkQueue+1):]
+			n++
+		case <-time.After(20 * time.Second):
+			t.Fatalf("the newest of %d never came: %v", sent, last)
+		}
+	}
+	if last[0] != sent-2 || last[1] != sent-1 || n+int(l.Dropped()) != int(sent) {
+		t.Errorf("sent %d, dropped %d, received %d, the last %v", sent, l.Dropped(), n, last)
+	}
 }

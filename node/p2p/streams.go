@@ -208,12 +208,3 @@ func (h *Host) Open(ctx context.Context, p peer.ID, proto protocol.ID) (*Stream,
 	}
 	return newStream(s, maxControl), nil
 }
-
-// reach makes sure of a connection of any kind.
-func (h *Host) reach(ctx context.Context, p peer.ID) error {
-	switch h.host.Network().Connectedness(p) {
-	case network.Connected, network.Limited:
-		return nil
-	}
-	return h.Connect(ctx, peer.AddrInfo{ID: p}, false)
-}

@@ -214,7 +214,7 @@ func TestReferrer(t *testing.T) {
 		}
 		p := newID(t)
 		d.newer(&peer.PeerRecord{PeerID: p, Seq: 1}, bad, now)
-		d.done(p, false, now)
+		d.done(p, false, nil, now)
 	}
 	if !d.silenced(bad, now) || d.silenced(good, now) {
 		t.Error("the wrong one is silenced")
@@ -279,4 +279,20 @@ func FuzzOpenRecord(f *testing.F) {
 			t.Fatal("round trip")
 		}
 	})
+}
+
+// TestNewAddresses: a peer that could not be dialled is tried again at once when a record brings an address that was not.
+func TestNewAddresses(t *testing.T) {
+	d, now, p, from := newDialBook(), time.Unix(1_000_000, 0), newID(t), newID(t)
+	quic, tcp := ma.StringCast("/ip4/192.0.2.1/udp/1/quic-v1"), ma.StringCast("/ip4/192.0.2.1/tcp/1")
+	d.newer(&peer.PeerRecord{PeerID: p, Seq: 1, Addrs: []ma.Multiaddr{quic}}, from, now)
+	d.done(p, false, []ma.Multiaddr{quic}, now)
+	d.newer(&peer.PeerRecord{PeerID: p, Seq: 1, Addrs: []ma.Multiaddr{quic}}, from, now)
+	if !d.failedLately(p, now) {
+		t.Error("tried again at the same address")
+	}
+	d.newer(&peer.PeerRecord{PeerID: p, Seq: 2, Addrs: []ma.Multiaddr{quic, tcp}}, from, now)
+	if d.failedLately(p, now) {
+		t.Error("left alone, though there is another address")
+	}
 }

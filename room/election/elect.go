@@ -24,6 +24,7 @@ const (
 	settle      = 60 * time.Second
 	betterBy    = 1.3
 	replaceGap  = 30 * time.Second
+	partedStays = 10 * time.Minute // a room whose mesh failed somebody keeps its core so long
 	coolOff     = 60 * time.Second
 	maxCoolOff  = time.Hour
 	forgetFlaps = 2 * time.Hour
@@ -41,6 +42,7 @@ type Input struct {
 	Candidates []Candidate
 	Voters     []peer.ID             // stage and core, those heard lately
 	Dead       map[peer.ID][]peer.ID // who says that this core member does not serve
+	Parted     bool                  // in the mesh two people cannot hear each other, and nobody there can help
 }
 
 // Outcome is what the core should be. Without Ads it is the mesh.
@@ -54,6 +56,7 @@ type Outcome struct {
 // Elector is a chair's memory from one choice to the next. The zero value is ready. It is not safe for concurrent use.
 type Elector struct {
 	fewSince  time.Time             // MeshAgain people or fewer since then
+	parted    time.Time             // when the mesh last failed two people
 	better    map[peer.ID]time.Time // since when a candidate has been clearly better than the weakest core member
 	replaced  time.Time             // when one was last replaced for a better one
 	spare     time.Time             // since when the core has been larger than needed
@@ -151,6 +154,13 @@ func inOrder(core []*Candidate, old *Lease) (ads []*Ad) {
 
 // few tells whether the room is, or goes back to being, a mesh.
 func (e *Elector) few(in *Input, old *Lease, now time.Time) bool {
+	if in.Parted {
+		e.parted = now
+	}
+	if !e.parted.IsZero() && now.Sub(e.parted) < partedStays {
+		e.fewSince = time.Time{}
+		return in.People < 2
+	}
 	if in.People > MeshAgain {
 		e.fewSince = time.Time{}
 	} else if e.fewSince.IsZero() {

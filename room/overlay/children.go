@@ -18,6 +18,7 @@ type child struct {
 	last   time.Time // last sign of life
 	prefix string
 	ad     *election.Ad // it would relay too
+	sent   bool         // away: told that I serve no longer
 }
 
 const ringMs = 400 // how far back a parent's ring goes
@@ -238,6 +239,14 @@ func (o *Overlay) tendChildren() {
 		if o.now.Sub(k.last) >= childSilent {
 			delete(o.kids, p)
 			o.plan = nil
+		}
+	}
+	if o.sit.Slots == 0 && !o.inCore() && !o.meshMode() {
+		for _, p := range sorted(o.kids) { // they have three seconds, and end it themselves
+			if k := o.kids[p]; !k.sent {
+				k.sent = true
+				o.bye(p, leaveParent, quitTime)
+			}
 		}
 	}
 	for p, until := range o.former {

@@ -24,6 +24,13 @@ func (o *Overlay) tendCore() {
 		return
 	}
 	core := o.lease.Core()
+	if o.now.Sub(o.throne) >= formerFor {
+		for _, p := range sorted(o.parents) { // what they send comes first hand now
+			if o.parents[p].held {
+				o.release(p)
+			}
+		}
+	}
 	for p := range o.peers {
 		if !slices.Contains(core, p) {
 			delete(o.peers, p)

@@ -93,6 +93,7 @@ type Overlay struct {
 	moved   time.Time // when a better silent parent was last looked for
 	clean   time.Time // an active parent is fine since; zero: not
 	whole   time.Time // all of the mesh is linked since; zero: not
+	throne  time.Time // in the core since; zero: not
 	root    time.Time // until then I count as the top of the tree, though not in the core any more
 	over    bool
 	shed    time.Time
@@ -238,6 +239,11 @@ func (o *Overlay) leased(l *election.Lease) {
 	}
 	o.plan = nil
 	o.keepFormer(old, wasCore)
+	if !o.inCore() {
+		o.throne = time.Time{}
+	} else if !wasCore {
+		o.throne = o.now
+	}
 	if o.meshMode() != wasMesh {
 		o.turn()
 	}
@@ -315,13 +321,18 @@ func (o *Overlay) unlinked(p peer.ID) {
 	delete(o.helpers, p)
 	delete(o.helped, p)
 	if n := o.mesh[p]; n != nil {
-		n.since, n.lost = time.Time{}, o.now
+		if !n.since.IsZero() {
+			n.since, n.lost = time.Time{}, o.now
+		}
 		if !o.meshMode() {
 			delete(o.mesh, p)
 		}
 	}
 	if a := o.parents[p]; a != nil {
 		o.drop(p, a.held)
+		if !a.held && o.lease != nil && o.lease.Holds(p) {
+			o.out = append(o.out, Dead{p}) // nobody answers there
+		}
 	}
 }
 

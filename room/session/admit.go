@@ -11,6 +11,7 @@ import (
 
 	"balai/identity"
 	"balai/room"
+	"balai/room/election"
 	"balai/room/ledger"
 )
 
@@ -23,7 +24,7 @@ const (
 	knockWait    = 10 * time.Minute // how long a knock stands
 	knockLimit   = 64
 	stepWait     = 10 * time.Second // for each record of the handshake
-	meshLimit    = 16               // people that a room holds without a relay
+	memberLimit  = 96               // people here whom the ledger holds; listeners beyond gossipLimit come with a pass
 	nonceLen     = 32
 	version      = 1
 )
@@ -75,8 +76,13 @@ func (s *Session) decide(n *newcomer, now time.Time) (wait chan error, knocking 
 	switch {
 	case s.state.Locked:
 		return nil, false, room.Locked
-	case len(s.live)+len(s.admits.waiting) >= meshLimit:
+	case s.isFull():
 		return nil, false, room.NoRelay
+	case s.mayBeGuest(n):
+		s.asGuest(n, now)
+		return nil, false, nil
+	case len(s.live)+len(s.admits.waiting) >= memberLimit:
+		return nil, false, room.Busy
 	case s.isWaiting(n.peer):
 		return nil, false, room.Busy
 	}
@@ -88,6 +94,11 @@ func (s *Session) decide(n *newcomer, now time.Time) (wait chan error, knocking 
 	s.admits.waiting = append(s.admits.waiting, w)
 	s.flushAdmits(now)
 	return w.done, false, nil
+}
+
+// isFull tells whether one more is too many: a mesh ends where its members' lines do, and nobody carries the room.
+func (s *Session) isFull() bool {
+	return len(s.live)+len(s.admits.waiting) >= election.AssistMax && !s.isCarried()
 }
 
 func (s *Session) isWaiting(p peer.ID) bool {
@@ -149,7 +160,7 @@ func (s *Session) checkClaim(n *newcomer, now time.Time) error {
 		if branch, revoked := s.state.Revoked[id]; revoked && (branch || i == len(ids)-1) {
 			return room.Revoked
 		}
-		if uses[i] > 0 && s.state.Uses[id]+s.waitingFor(id) >= int(uses[i]) {
+		if _, guest := s.guests[n.peer]; !guest && uses[i] > 0 && s.state.Uses[id]+s.waitingFor(id)+s.passed[id]-s.tallied[id] >= int(uses[i]) {
 			return room.UsedUp
 		}
 	}
@@ -261,7 +272,7 @@ func (s *Session) dropKnock(p peer.ID, done chan error) {
 func (s *Session) admitByName(p peer.ID) error {
 	a := room.Admission{Peer: p, Role: room.Listener}
 	if k := s.knocks[p]; k != nil {
-		if len(s.live)+len(s.admits.waiting) >= meshLimit {
+		if s.isFull() {
 			return room.NoRelay
 		}
 		a = k.admission

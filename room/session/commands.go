@@ -40,6 +40,11 @@ func (s *Session) Act(ctx context.Context, kind room.Kind, target peer.ID, reaso
 
 // RaiseHand raises or lowers my hand.
 func (s *Session) RaiseHand(ctx context.Context, raised bool) error {
+	if raised {
+		if err := s.asMember(ctx); err != nil {
+			return err
+		}
+	}
 	return s.call(ctx, func() error { return s.raiseHand(raised) })
 }
 
@@ -67,6 +72,9 @@ func (s *Session) Revoke(ctx context.Context, id room.InviteID, branch bool) err
 
 // Say sends a line of chat.
 func (s *Session) Say(ctx context.Context, text string) (l Line, err error) {
+	if err := s.asMember(ctx); err != nil {
+		return l, err
+	}
 	err = s.call(ctx, func() error { l, err = s.say(text); return err })
 	return l, err
 }
@@ -79,6 +87,9 @@ func (s *Session) Lines(ctx context.Context) (l []Line, err error) {
 
 // React sends a reaction, 1 to 6.
 func (s *Session) React(ctx context.Context, kind int) error {
+	if err := s.asMember(ctx); err != nil {
+		return err
+	}
 	return s.call(ctx, func() error { return s.react(kind) })
 }
 

@@ -23,6 +23,7 @@ const (
 	asksAtOnce    = 4 // candidates asked together: one that hangs holds up nobody
 	unanimous     = 3 // rounds in which all candidates said the same: then it is believed
 	maxCandidates = 64
+	maxRecords    = 128 // peer records taken of one reply
 	returnReplies = 200 // of one member, for a long ledger
 )
 
@@ -271,7 +272,7 @@ func (s *Session) comeBack(a *asked, now time.Time) error {
 
 // meet learns the addresses of the members that the other side knows.
 func (s *Session) meet(records [][]byte, from peer.ID) (known []peer.ID) {
-	for _, r := range records[:min(len(records), meshLimit*4)] {
+	for _, r := range records[:min(len(records), maxRecords)] {
 		if p := s.cfg.Ports.Learn(r, from); p != "" && p != s.me && s.state.Role(p) != room.NoRole {
 			known = append(known, p)
 		}

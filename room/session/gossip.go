@@ -27,7 +27,7 @@ const maxSkew = 90 * time.Second
 // publish seals a record with the epoch in use and sends it.
 func (s *Session) publish(topic string, m proto.Message) {
 	e, ok := s.keys.sealing()
-	if !ok {
+	if !ok || s.guest {
 		return
 	}
 	plain, err := proto.Marshal(m)
@@ -158,6 +158,14 @@ func (s *Session) takeStage(sh *shared, plain []byte) error {
 		return stageRecord(s, sh, r.Heard, wire.DomainHeard, heards, &wire.Heard{}, s.gotHeard)
 	case *wire.StageMessage_Chat:
 		return stageRecord(s, sh, r.Chat, wire.DomainChat, chats, &wire.Chat{}, s.gotChat)
+	case *wire.StageMessage_RelayAd:
+		return s.checkAd(sh, r.RelayAd)
+	case *wire.StageMessage_Lease:
+		return s.checkLease(sh, r.Lease)
+	case *wire.StageMessage_Objection:
+		return s.checkObjection(sh, r.Objection)
+	case *wire.StageMessage_Digest:
+		return s.checkDigest(sh, r.Digest)
 	case *wire.StageMessage_Reaction:
 		return stageRecord(s, sh, r.Reaction, wire.DomainReaction, reactions, &wire.Reaction{}, s.gotReaction)
 	}

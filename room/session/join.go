@@ -117,7 +117,7 @@ func (s *Session) answer(st Stream) (*wire.JoinMessage, error) {
 		return nil, err
 	}
 	if r := m.GetRefuse(); r != nil {
-		for _, rec := range r.Records[:min(len(r.Records), meshLimit)] {
+		for _, rec := range r.Records[:min(len(r.Records), maxRecords)] {
 			s.cfg.Ports.Learn(rec, st.Remote())
 		}
 		if r.Reason == 0 || r.Reason > uint32(room.Removed) {
@@ -171,7 +171,7 @@ func (s *Session) checkWelcome(ctx context.Context, w *wire.Welcome, from peer.I
 		if l.State().Role(s.me) != room.NoRole {
 			break
 		}
-		rep, err := s.fetch(ctx, from, &wire.LedgerRequest{Room: s.cfg.Room[:], Heads: ledger.EncodeSeen(l.Heads())})
+		rep, err := s.fetch(ctx, from, &wire.LedgerRequest{Room: s.cfg.Room[:], Heads: ledger.EncodeSeen(l.Heads()), Pass: w.Pass})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -184,7 +184,7 @@ func (s *Session) checkWelcome(ctx context.Context, w *wire.Welcome, from peer.I
 	if _, authority := l.State().Rank(from); !authority {
 		return nil, nil, errors.New("by no authority")
 	}
-	if l.State().Role(s.me) == room.NoRole {
+	if l.State().Role(s.me) == room.NoRole && w.Pass == nil {
 		return nil, nil, errors.New("without my admission")
 	}
 	return l, ops, nil
@@ -196,8 +196,15 @@ func (s *Session) takeWelcome(w *wire.Welcome, l *ledger.Ledger, ops []*wire.Sig
 		return ErrOver
 	}
 	s.ledger, s.state, s.dirty = l, l.State(), true
-	if err := s.saveAll(w.Genesis, ops); err != nil {
-		s.cfg.Log.Warn("room not stored", "err", err)
+	s.guest = s.state.Role(s.me) == room.NoRole
+	s.takePass(w.Pass, now)
+	if s.guest && s.pass == nil {
+		return errors.New("a pass that is not good")
+	}
+	if !s.guest { // a guest comes by its link again
+		if err := s.saveAll(w.Genesis, ops); err != nil {
+			s.cfg.Log.Warn("room not stored", "err", err)
+		}
 	}
 	s.takeKey(w.Key, now)
 	s.arrive(w.Records, from, now)
@@ -206,6 +213,9 @@ func (s *Session) takeWelcome(w *wire.Welcome, l *ledger.Ledger, ops []*wire.Sig
 	}
 	s.wasStage = s.state.Members[s.me].OnStage
 	s.goLive(now)
+	if w.Lease != nil {
+		_ = s.takeLease(w.Lease, from, now)
+	}
 	return nil
 }
 

@@ -122,7 +122,11 @@ func (s *Session) afterLedger(now time.Time) {
 		s.phase = Ended
 		return
 	}
-	if s.state.Role(s.me) == room.NoRole {
+	_, out := s.state.Removed[s.me]
+	switch in := s.state.Role(s.me) != room.NoRole; {
+	case in:
+		s.guest = false
+	case !s.guest, out, s.state.Banned[s.me]:
 		s.refuse(room.Removed)
 		return
 	}
@@ -159,7 +163,8 @@ func (s *Session) followRemovals(old *room.State, now time.Time) {
 			s.forget(p)
 		}
 	}
-	for p := range s.state.Removed { // also who was let in beyond a partition, and holds its key
+	for p := range s.state.Removed { // also who was let in beyond a partition, or by a pass, and holds its key
+		delete(s.guests, p)
 		if _, known := old.Removed[p]; !known {
 			s.owe(now, causeKick)
 		}
@@ -194,7 +199,15 @@ func (s *Session) gate(now time.Time) {
 		}
 	}
 	slices.Sort(peers)
+	if s.guest {
+		peers = nil // I am in no gossip
+	}
 	s.cfg.Ports.Members(slices.Compact(peers))
+	if l := s.carry.force.Lease(); l != nil { // they need not be members
+		for _, ad := range l.Ads {
+			s.cfg.Ports.Learn(ad.Record, ad.Peer)
+		}
+	}
 }
 
 // introduce is how soon a newcomer hears of me.
@@ -242,8 +255,12 @@ func (s *Session) act(kind room.Kind, target peer.ID, reason string) error {
 		}
 		op.Beat = h.Beat
 	case room.Unban, room.Lock, room.Unlock, room.End, room.Ban:
+	case room.Vouch, room.Unvouch:
+		if target == s.me || s.state.Role(target) != room.NoRole {
+			return fmt.Errorf("only a community node can be vouched for, and this is a member: %w", room.Malformed)
+		}
 	default:
-		if s.state.Role(target) == room.NoRole {
+		if _, guest := s.guests[target]; s.state.Role(target) == room.NoRole && !(guest && kind == room.Kick) {
 			return ErrUnknown
 		}
 	}

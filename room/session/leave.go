@@ -7,6 +7,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"balai/room/overlay"
 	"balai/room/wire"
 )
 
@@ -32,6 +33,38 @@ func (s *Session) sayGoodbye(now time.Time) {
 		told.Go(func() { _, _ = s.fetch(ctx, p, &wire.LedgerRequest{Room: s.cfg.Room[:], Leave: signed}) })
 	}
 	told.Wait()
+}
+
+// lingerFor is how long who leaves goes on carrying others, so that they can move.
+const lingerFor = 3 * time.Second
+
+// linger serves those that hear by me until they have moved, silent and with no place of my own. It runs in the place of
+// Run's loop, whose context has ended when the daemon stops.
+func (s *Session) linger() {
+	if s.state == nil || len(s.carry.overlay.Plan().Feeds) == 0 {
+		return
+	}
+	s.leaving = true
+	defer func() { s.leaving = false }()
+	now := time.Now()
+	s.step(overlay.Quit{}, now)
+	m := s.makePlan()
+	m.Send, m.Seal = false, -1
+	for end := now.Add(lingerFor); now.Before(end) && len(m.Plan.Feeds) > 0; now = time.Now() {
+		if m.Plan = s.carry.overlay.Plan(); !samePlace(m.Plan, s.plan.Plan) || s.plan.Send || s.plan.Seal >= 0 {
+			s.plan = m
+			s.cfg.Ports.Media(m)
+			s.cfg.Ports.Links(m.Plan, nil)
+		}
+		t := time.NewTimer(max(s.carry.wake.Sub(now), shortestLook))
+		select {
+		case f := <-s.in:
+			f()
+		case <-t.C:
+			s.step(nil, time.Now())
+		}
+		t.Stop()
+	}
 }
 
 // takeLeave takes a goodbye that came on a stream.

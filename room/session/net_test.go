@@ -17,7 +17,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"balai/room/invite"
-	"balai/room/overlay"
 	"balai/room/wire"
 )
 
@@ -92,13 +91,6 @@ func (q *ports) Members(peers []peer.ID) {
 	for _, p := range peers {
 		q.gate[p] = true
 	}
-}
-
-func (q *ports) Links(plan *overlay.Plan, _ []*wire.Signed) {
-	peers, dial := plan.Links, plan.Dial
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.links, q.dial = peers, dial
 }
 
 func (q *ports) Media(m Media) {

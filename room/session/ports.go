@@ -7,6 +7,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/protobuf/proto"
 
+	"balai/room/election"
 	"balai/room/invite"
 	"balai/room/overlay"
 	"balai/room/wire"
@@ -23,7 +24,7 @@ const (
 const (
 	JoinProtocol   = "/balai/join/1"
 	LedgerProtocol = "/balai/ledger/1"
-	RelayProtocol  = "/balai/relay/1" // to a community node, about a room that it carries
+	RelayProtocol  = "/balai/relay/1"
 )
 
 // Stream is a control stream: length-prefixed records with a limit and a deadline.
@@ -36,7 +37,7 @@ type Stream interface {
 	Reset() error
 }
 
-// Ports is the world as a session sees it. No method but Open, Candidates and Save blocks; all are safe
+// Ports is the world as a session sees it. No method but Open, Candidates, Probe and Save blocks; all are safe
 // from any goroutine.
 type Ports interface {
 	// Publish sends sealed bytes to the members on a topic of this room.
@@ -45,6 +46,18 @@ type Ports interface {
 	Members(peers []peer.ID)
 	// Links holds the media links that the plan names; sources are what this side says of itself when one opens.
 	Links(plan *overlay.Plan, sources []*wire.Signed)
+	// Tell sends a record on the stream of the open link with p, Ping asks there for a sign of life.
+	Tell(p peer.ID, r *wire.LinkRecord)
+	Ping(p peer.ID)
+	// Probe tries whether p can be called, by a fresh dial. It blocks, no longer than ctx.
+	Probe(ctx context.Context, p peer.ID) bool
+	// Offer is what this daemon gives as a relay of this room now; without Slots it gives nothing. Only Reach, Cap,
+	// Used, Slots, Lateness, Flags and Prefix are set.
+	Offer() election.Ad
+	// Circuits are the circuit relays by which p says that it can be called; Communities the community nodes that are
+	// connected now.
+	Circuits(p peer.ID) []peer.ID
+	Communities() []peer.ID
 	// Media hands the media path its new plan.
 	Media(m Media)
 	// Open opens a control stream to a peer whose addresses are known.

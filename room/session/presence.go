@@ -13,6 +13,7 @@ import (
 	"balai/identity"
 	"balai/room"
 	"balai/room/ledger"
+	"balai/room/overlay"
 	"balai/room/wire"
 )
 
@@ -49,6 +50,10 @@ type presence struct {
 	source     *Source
 	signed     *wire.Signed // its Source record
 	epochs     []room.EpochID
+	since      time.Time // here since
+	links      []overlay.Short
+	direct     map[peer.ID]bool // whom it reached by a probe
+	listeners  uint32           // who hear by it and are in no gossip
 }
 
 // beatState is the chair's clock as this daemon knows it.
@@ -71,7 +76,7 @@ type knownBeat struct {
 func (s *Session) touch(p peer.ID, now time.Time) *presence {
 	l := s.live[p]
 	if l == nil {
-		l = &presence{muted: true}
+		l = &presence{muted: true, since: now}
 		s.live[p] = l
 		s.dirty = true
 	}
@@ -150,7 +155,7 @@ func (s *Session) sendPresence(now time.Time) {
 	m := &wire.Presence{
 		Room: s.cfg.Room[:], Peer: []byte(s.me), Seq: s.seq, TimeMs: now.UnixMilli(), Name: prof.Name, Headline: prof.Headline,
 		Muted: s.muted, Hand: s.hand, HandoutKey: s.signHandoutKey(now), Record: s.cfg.Ports.Record(), Instance: s.instance, Heads: heads,
-		Source: s.signSource(now),
+		Source: s.signSource(now), Links: s.linkedShort(), Direct: s.directTold(), Listeners: uint32(s.guestsHere()),
 	}
 	for _, e := range s.keys.epochs {
 		m.Epochs = append(m.Epochs, bytes.Clone(e.ID[:]))
@@ -183,6 +188,7 @@ func (s *Session) gotPresence(p peer.ID, m *wire.Presence, now time.Time) {
 	l.muted = m.Muted
 	s.takeHandoutKey(p, m.HandoutKey)
 	s.takeSource(p, m.Source)
+	l.takeReach(m)
 	l.epochs = l.epochs[:0]
 	for _, id := range m.Epochs {
 		if len(id) == 16 && len(l.epochs) < epochsKept {

@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"maps"
 	"slices"
 	"strings"
 
@@ -10,7 +11,9 @@ import (
 
 	"balai/identity"
 	"balai/room"
+	"balai/room/election"
 	"balai/room/ledger"
+	"balai/room/overlay"
 )
 
 const (
@@ -23,7 +26,7 @@ const (
 func (s *Session) makeView() View {
 	v := View{
 		ID: s.cfg.Room.String(), State: s.phase, Local: s.cfg.Local, Tags: []string{}, Stage: []OnStage{}, AudienceList: []Person{},
-		Hands: []string{}, Knocks: []Person{}, Core: []string{}, Encryption: "no_key", Carrier: "direct",
+		Hands: []string{}, Knocks: []Person{}, Core: []string{}, Relays: []RelayView{}, Vouched: []string{}, Encryption: "no_key", Carrier: "direct",
 		Me: Me{PeerID: s.me.String(), Role: room.NoRole.String(), Muted: true},
 	}
 	if s.phase == Refused {
@@ -41,12 +44,66 @@ func (s *Session) makeView() View {
 		v.Encryption = "on"
 		v.Epoch = EpochView{N: e.N, Step: e.Step, Words: identity.Words(wordsDomain, e.ID[:])}
 	}
+	s.viewCarry(&v)
+	return v
+}
+
+// viewCarry tells by whom the room is carried.
+func (s *Session) viewCarry(v *View) {
+	lease, uses := s.carry.force.Lease(), map[peer.ID]string{}
+	for _, p := range s.carry.overlay.Parents() {
+		switch {
+		case p.Suspect:
+			uses[p.Peer] = "suspect"
+		case p.Mode == overlay.Warm:
+			uses[p.Peer] = "warm"
+		default:
+			uses[p.Peer] = "parent"
+		}
+	}
+	for _, p := range s.carry.overlay.Plan().Parents { // in a mesh: who helps
+		if _, known := uses[p]; !known && (lease == nil || !lease.Holds(p)) {
+			uses[p] = "parent"
+		}
+	}
+	if lease != nil {
+		v.NoRelay = lease.NoRelay
+		for _, ad := range lease.Ads {
+			v.Core = append(v.Core, ad.Peer.String())
+			v.Relays = append(v.Relays, s.relayView(ad, uses[ad.Peer]))
+			delete(uses, ad.Peer)
+		}
+	}
+	for _, p := range sortedKeys(uses) { // further down the tree than the core
+		v.Relays = append(v.Relays, RelayView{PeerID: p.String(), Name: s.nameOf(p), Kind: "member", HoldsKey: true, Use: uses[p]})
+	}
+	for p, ok := range s.state.Vouched {
+		if ok {
+			v.Vouched = append(v.Vouched, p.String())
+		}
+	}
+	slices.Sort(v.Vouched)
+	v.Assist = len(v.Core) == 0 && v.Members > election.MeshMax
+	if len(v.Relays) > 0 {
+		v.Carrier = "relay"
+	}
 	for _, l := range s.report.Links {
 		if l.Degraded {
 			v.Carrier = "degraded"
 		}
 	}
-	return v
+}
+
+func (s *Session) relayView(ad *election.Ad, use string) RelayView {
+	r := RelayView{PeerID: ad.Peer.String(), Name: s.nameOf(ad.Peer), Kind: "member", HoldsKey: true, Me: ad.Peer == s.me, Vouched: s.state.Vouched[ad.Peer], Use: use}
+	if s.state.Role(ad.Peer) == room.NoRole {
+		r.Kind, r.HoldsKey = "community", false
+	}
+	return r
+}
+
+func sortedKeys[V any](m map[peer.ID]V) []peer.ID {
+	return slices.Sorted(maps.Keys(m))
 }
 
 func (s *Session) viewPolicy(v *View) {
@@ -84,6 +141,12 @@ func (s *Session) viewPeople(v *View) {
 		if len(v.AudienceList) < audiencePage {
 			v.AudienceList = append(v.AudienceList, s.person(p, hands))
 		}
+	}
+	if beyond := s.people() - v.Members; beyond > 0 {
+		v.Members, v.Audience = v.Members+beyond, v.Audience+beyond
+	}
+	if s.guest {
+		v.Me.Role = room.Listener.String()
 	}
 	if s.state.Role(s.me).Authority() {
 		for p, k := range s.knocks {

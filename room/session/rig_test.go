@@ -18,8 +18,10 @@ import (
 
 	"balai/identity"
 	"balai/room"
+	"balai/room/election"
 	"balai/room/invite"
 	"balai/room/ledger"
+	"balai/room/overlay"
 	"balai/room/sframe"
 	"balai/room/wire"
 )
@@ -27,16 +29,18 @@ import (
 // world is a whole room in one process: sessions, and between them gossip and streams with seeded delay,
 // loss, duplication and partition. Time is the bubble's.
 type world struct {
-	t    *testing.T
-	wg   sync.WaitGroup
-	mu   sync.Mutex // guards what follows
-	rng  *rand.Rand
-	all  []*soul
-	loss float64
-	dup  float64
-	slow time.Duration // the longest delay of a message
-	cut  func(a, b *soul) bool
-	said []sealed // all gossip that was ever published
+	t     *testing.T
+	wg    sync.WaitGroup
+	mu    sync.Mutex // guards what follows
+	rng   *rand.Rand
+	all   []*soul
+	limit int // people in the ledger; 0: as usual
+	loss  float64
+	dup   float64
+	slow  time.Duration // the longest delay of a message
+	cut   func(a, b *soul) bool
+	block func(a, b *soul) bool // no media link
+	said  []sealed              // all gossip that was ever published
 }
 
 // sealed is one gossip message as it went over the wire.
@@ -70,7 +74,10 @@ type soul struct {
 	heard   int               // gossip that the session took
 	plan    Media
 	links   []peer.ID
-	dial    []peer.ID
+	place   *overlay.Plan
+	lanes   map[peer.ID]*lane
+	calling map[peer.ID]bool
+	gives   election.Ad // what it offers as a relay
 	events  []Event
 	ad      *wire.Signed
 	serve   func(proto string, st *pipe) bool // set by a hostile one; false: as usual
@@ -199,7 +206,7 @@ func (w *world) find(p peer.ID) *soul {
 // person is somebody who has not entered yet.
 func (w *world) person(name string) *soul {
 	k := mustKey(w.t)
-	p := &soul{w: w, name: name, key: k, id: k.ID()}
+	p := &soul{w: w, name: name, key: k, id: k.ID(), gives: generous}
 	p.reset()
 	w.mu.Lock()
 	w.all = append(w.all, p)
@@ -297,16 +304,22 @@ func (p *soul) run(cfg Config) {
 	cfg.Profile = profileOf(p.name)
 	ctx, cancel := context.WithCancel(context.Background())
 	s := New(cfg)
+	if p.w.limit > 0 {
+		s.limit = p.w.limit
+	}
 	ended := make(chan struct{})
 	p.mu.Lock()
 	p.s, p.stop, p.ended, p.gate, p.seen = s, cancel, ended, nil, map[[32]byte]bool{}
+	p.place, p.lanes, p.calling = nil, map[peer.ID]*lane{}, map[peer.ID]bool{}
 	p.mu.Unlock()
 	s.Watch(func(e Event) {
 		p.mu.Lock()
 		p.events = append(p.events, e)
 		p.mu.Unlock()
 	})
-	p.w.wg.Go(func() { s.Run(ctx); close(ended) })
+	beats, rest := context.WithCancel(context.Background())
+	p.w.wg.Go(func() { s.Run(ctx); rest(); close(ended) })
+	p.w.wg.Go(func() { p.beat(beats, s) })
 }
 
 func profileOf(name string) func() identity.Profile {

@@ -201,8 +201,15 @@ func (s *Session) welcome(n *newcomer, now time.Time) (*wire.Welcome, error) {
 	if s.phase != Live {
 		return nil, room.NoAdmitter
 	}
-	if s.state.Role(n.peer) == room.NoRole {
+	g, guest := s.guests[n.peer]
+	if s.state.Role(n.peer) != room.NoRole {
+		delete(s.guests, n.peer)
+	} else if _, reason := s.checkPass(n.peer, nil, now); !guest || reason != room.NoAdmitter {
 		return nil, s.whyNot(n.peer)
+	} else {
+		w := s.welcomeAll(now)
+		w.Pass = s.makePass(n.peer, room.Listener, g.name, g.chain, now)
+		return w, nil
 	}
 	l := s.touch(n.peer, now)
 	if prof := (identity.Profile{Name: n.claim.Name}); l.name == "" && prof.Validate() == nil {
@@ -213,13 +220,23 @@ func (s *Session) welcome(n *newcomer, now time.Time) (*wire.Welcome, error) {
 	for _, r := range n.claim.Addrs[:min(len(n.claim.Addrs), 1)] {
 		s.cfg.Ports.Learn(r, n.peer)
 	}
+	w := s.welcomeAll(now)
+	w.Pass = s.passFor(n.peer, nil, now)
+	return w, nil
+}
+
+// welcomeAll is what all who are let in get.
+func (s *Session) welcomeAll(now time.Time) *wire.Welcome {
 	w := &wire.Welcome{Genesis: s.ledger.Genesis(), NowMs: now.UnixMilli(), Rendezvous: s.cfg.Secret[:], Sources: s.sourceRecords(now)}
 	w.Ops, _ = s.missing(nil)
 	w.Records = s.liveRecords()
 	if i := s.keys.at(s.state.Epoch.ID); i >= 0 {
 		w.Key = keyStep(s.keys.epochs[i])
 	}
-	return w, nil
+	if l := s.carry.force.Lease(); l != nil {
+		w.Lease = l.Signed
+	}
+	return w
 }
 
 // whyNot tells somebody admitted just now why that does not count.

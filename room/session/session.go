@@ -96,6 +96,15 @@ type Session struct {
 	asking   bool
 	ad       adState
 	alone    bool // acts without having asked others, for want of any
+	carry    carry
+	guest    bool         // I am here by a pass: not in the ledger, not in the members' gossip
+	pass     *wire.Signed // mine, shown to relays
+	passAt   time.Time    // from when on it is good
+	leaving  bool         // said goodbye, and still carries others
+	limit    int          // people in the ledger and in gossip, from which on listeners come by a pass
+	guests   map[peer.ID]held
+	passed   map[room.InviteID]int // uses of invites by passes that I gave
+	tallied  map[room.InviteID]int // of these, written down
 	plan     Media
 	dirty    bool
 	seen     map[[32]byte]time.Time // claims already used
@@ -121,7 +130,9 @@ func New(cfg Config) *Session {
 		live: map[peer.ID]*presence{}, knocks: map[peer.ID]*knock{}, grace: map[peer.ID]time.Time{},
 		heard: map[uint32]map[peer.ID]time.Time{}, fetching: map[peer.ID]bool{}, seen: map[[32]byte]time.Time{},
 		past: map[peer.ID]int64{}, asked: map[peer.ID]time.Time{}, pending: map[room.OpID]*wire.Signed{},
+		limit: gossipLimit, guests: map[peer.ID]held{}, passed: map[room.InviteID]int{}, tallied: map[room.InviteID]int{},
 	}
+	s.carry = newCarry(&s.cfg, s.me)
 	s.instance = randomBytes(8)
 	s.own = newOwnSource(cfg.Room, s.me)
 	s.keys.handout, s.keys.notes = sframe.NewHandoutKey(), map[room.EpochID]keyNote{}
@@ -141,6 +152,8 @@ func (s *Session) Run(ctx context.Context) {
 	s.settle(time.Now())
 	tick := time.NewTicker(tickPeriod)
 	defer tick.Stop()
+	look := time.NewTimer(tickPeriod)
+	defer look.Stop()
 	for !s.phase.Over() {
 		select {
 		case <-ctx.Done():
@@ -150,12 +163,18 @@ func (s *Session) Run(ctx context.Context) {
 			f()
 		case <-tick.C:
 			s.tick(time.Now())
+		case <-look.C:
 		}
-		s.settle(time.Now())
+		now := time.Now()
+		s.settle(now)
+		look.Reset(max(s.carry.wake.Sub(now), shortestLook))
 	}
 	s.goodbye()
 	s.publishView()
 }
+
+// shortestLook keeps a state machine that always wants to be called from taking all of the time.
+const shortestLook = 10 * time.Millisecond
 
 // begin takes up what was stored, or starts to ask for entry.
 func (s *Session) begin(now time.Time) {
@@ -206,6 +225,12 @@ func (s *Session) tick(now time.Time) {
 	}
 	s.advertise(now)
 	s.askAround(now)
+	s.tendOffer(now)
+	s.choose(now)
+	s.tellDigest(now)
+	s.tallyGuests(now)
+	s.renewPass(now)
+	s.fetchAsGuest(now)
 }
 
 // settle lets the consequences of a step be seen: shared state, media plan, view, events.
@@ -215,6 +240,9 @@ func (s *Session) settle(now time.Time) {
 		sh.proven[id] = n.proven
 	}
 	s.shared.Store(sh)
+	if s.phase == Live {
+		s.tendCarry(now)
+	}
 	s.replan(now)
 	if s.dirty {
 		s.dirty = false
@@ -244,6 +272,7 @@ func (s *Session) refuse(r room.Reason) {
 func (s *Session) goodbye() {
 	if s.phase == Live || s.phase == Left && !s.since.IsZero() {
 		s.sayGoodbye(time.Now())
+		s.linger()
 	}
 	s.cfg.Ports.Media(Media{Room: s.cfg.Room, Seal: -1})
 	s.cfg.Ports.Links(&overlay.Plan{}, nil)
@@ -319,23 +348,8 @@ func (s *Session) Report(r Report) {
 	})
 }
 
-// Meet tells that a media link to p is open, and what p said of its sources. Any goroutine; never blocks.
-func (s *Session) Meet(p peer.ID, sources []*wire.Signed) {
-	s.post(func() {
-		if s.phase != Live || s.state.Role(p) == room.NoRole {
-			return
-		}
-		s.touch(p, time.Now())
-		for i, src := range sources {
-			if i < maxSources {
-				s.takeSource(p, src)
-			}
-		}
-	})
-}
-
 // deadlines are the next times of periodic work.
-type deadlines struct{ presence, heard, beat, ask time.Time }
+type deadlines struct{ presence, heard, beat, ask, tally time.Time }
 
 // passed tells whether *at is due, and sets the next.
 func (d *deadlines) passed(at *time.Time, now time.Time, period time.Duration) bool {

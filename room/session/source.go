@@ -2,13 +2,13 @@ package session
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"balai/room"
-	"balai/room/overlay"
 	"balai/room/sframe"
 	"balai/room/wire"
 )
@@ -63,13 +63,10 @@ func (s *Session) takeSource(p peer.ID, signed *wire.Signed) {
 	if l.signed != nil && bytes.Equal(l.signed.Body, signed.Body) {
 		return
 	}
-	var m wire.Source
-	who, err := wire.Open(signed, wire.DomainSource, &m)
-	if err != nil || who != p || string(m.Room) != string(s.cfg.Room[:]) || len(m.Salt) != 8 || len(m.EpochId) != 16 || m.Ctr >= 1<<24 {
+	src, ok := sourceOwner(signed, s.cfg.Room)
+	if !ok || src.Peer != p {
 		return
 	}
-	src := Source{Peer: p, Salt: [8]byte(m.Salt), Epoch: room.EpochID(m.EpochId), Ctr: m.Ctr}
-	src.ID = sourceID(s.cfg.Room, p, src.Salt)
 	if l.source != nil && l.source.Salt == src.Salt {
 		l.signed = signed
 		return // the window keeps its start
@@ -123,6 +120,11 @@ func (s *Session) replan(now time.Time) {
 	p := s.makePlan()
 	if !samePlan(&p, &s.plan) {
 		s.plan = p
+		for q := range s.carry.linked {
+			if !slices.Contains(p.Plan.Links, q) {
+				delete(s.carry.linked, q)
+			}
+		}
 		s.cfg.Ports.Media(p)
 		s.cfg.Ports.Links(p.Plan, []*wire.Signed{s.signSource(now)})
 	}
@@ -133,30 +135,39 @@ func (s *Session) makePlan() Media {
 	p := Media{
 		Room: s.cfg.Room, Me: Source{Peer: s.me, ID: s.own.id, Salt: s.own.salt, Ctr: s.own.ctr, Allowed: me.OnStage && !me.Muted},
 		Send: me.OnStage && !me.Muted && !s.muted, Epochs: slices.Clone(s.keys.epochs), Seal: s.keys.at(s.keys.seal),
-		ConstantRate: s.state.Policy.ConstantRate,
+		ConstantRate: s.state.Policy.ConstantRate, Commits: s.commits(), Plan: s.carry.overlay.Plan(),
 	}
-	var peers []peer.ID
 	for q, m := range s.state.Members {
 		if q == s.me {
 			continue
 		}
-		peers = append(peers, q)
 		if l := s.live[q]; l != nil && l.source != nil {
 			src := *l.source
 			src.Allowed = m.OnStage && !m.Muted
 			p.Sources = append(p.Sources, src)
 		}
 	}
-	sortPeers(peers)
-	p.Plan = &overlay.Plan{Links: peers, Dial: s.toDial(), Up: peers}
 	slices.SortFunc(p.Sources, func(a, b Source) int { return bytes.Compare([]byte(a.Peer), []byte(b.Peer)) })
 	return p
+}
+
+// commits name the last epochs.
+func (s *Session) commits() (out []room.EpochCommit) {
+	for _, c := range s.state.Epochs {
+		if c.N+epochsKept > s.state.Epoch.N {
+			out = append(out, c)
+		}
+	}
+	slices.SortFunc(out, func(a, b room.EpochCommit) int {
+		return cmp.Or(cmp.Compare(a.N, b.N), bytes.Compare(a.ID[:], b.ID[:]))
+	})
+	return out
 }
 
 // samePlan compares all but my own counter, which the media path knows better.
 func samePlan(a, b *Media) bool {
 	return a.Room == b.Room && a.Send == b.Send && a.Seal == b.Seal && a.Me.Allowed == b.Me.Allowed && a.ConstantRate == b.ConstantRate &&
-		a.Me.Salt == b.Me.Salt && slices.Equal(a.Epochs, b.Epochs) && slices.Equal(a.Sources, b.Sources) && slices.Equal(a.Plan.Links, b.Plan.Links) && slices.Equal(a.Plan.Dial, b.Plan.Dial)
+		a.Me.Salt == b.Me.Salt && slices.Equal(a.Epochs, b.Epochs) && slices.Equal(a.Sources, b.Sources) && slices.Equal(a.Commits, b.Commits) && samePlace(a.Plan, b.Plan)
 }
 
 // toDial are the live members that I call: those who were here before me. After a while without a link

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"balai/room"
+	"balai/room/election"
 	"balai/room/ledger"
 	"balai/room/sframe"
 	"balai/room/wire"
@@ -158,15 +159,23 @@ func TestADiskThatIsFull(t *testing.T) {
 	})
 }
 
-// A storm of newcomers is admitted in batches that fit an op, as far as the room has places.
+// A storm of newcomers is admitted in batches that fit an op, as far as the room has places: all when somebody carries
+// the room, else as many as a mesh holds.
 func TestAStorm(t *testing.T) {
+	storm(t, generous, 30)
+	storm(t, election.Ad{}, election.AssistMax-1)
+}
+
+func storm(t *testing.T, gives election.Ad, places int) {
 	simulate(t, 1, func(t *testing.T, w *world) {
 		host := w.person("Host")
+		host.gives = gives
 		host.open(room.Unlisted)
 		link := host.invites(InviteTerms{Role: room.Listener})
 		var all []*soul
 		for range 30 {
 			p := w.person("A name of forty characters, which is a lot"[:40])
+			p.gives = gives
 			p.join(link)
 			all = append(all, p)
 		}
@@ -174,7 +183,7 @@ func TestAStorm(t *testing.T) {
 			return !slices.ContainsFunc(all, func(p *soul) bool { return p.view().State == Joining })
 		})
 		in := slices.DeleteFunc(slices.Clone(all), func(p *soul) bool { return p.view().State != Live })
-		if len(in) != meshLimit-1 {
+		if len(in) != places {
 			t.Errorf("%d let in", len(in))
 		}
 		w.settle(append(in, host)...)

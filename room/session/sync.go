@@ -33,8 +33,13 @@ func (s *Session) ledgerReply(p peer.ID, req *wire.LedgerRequest, now time.Time)
 	if s.phase != Live {
 		return refuseLedger(room.NoAdmitter)
 	}
+	var pass *wire.Pass
 	if s.state.Role(p) == room.NoRole {
-		return s.notMember(p)
+		var reason room.Reason
+		if pass, reason = s.checkPass(p, req.Pass, now); reason != 0 || s.guest {
+			return s.notMember(p)
+		}
+		req = &wire.LedgerRequest{Room: req.Room, Heads: req.Heads}
 	}
 	if req.Leave != nil {
 		s.takeLeave(p, req.Leave, now)
@@ -47,14 +52,19 @@ func (s *Session) ledgerReply(p peer.ID, req *wire.LedgerRequest, now time.Time)
 	if err != nil {
 		return refuseLedger(room.Malformed)
 	}
-	s.touch(p, now)
-	rep := &wire.LedgerReply{Genesis: s.ledger.Genesis(), Records: s.liveRecords(), Sources: s.sourceRecords(now)}
+	if pass == nil {
+		s.touch(p, now)
+	}
+	rep := &wire.LedgerReply{Pass: s.passFor(p, pass, now), Genesis: s.ledger.Genesis(), Records: s.liveRecords(), Sources: s.sourceRecords(now)}
 	rep.Ops, rep.More = s.missing(heads)
 	// No earlier epoch: its step stands still, and would open what was said before p came.
 	for _, id := range slices.Compact([]room.EpochID{s.state.Epoch.ID, s.keys.seal}) {
 		if k := s.keys.at(id); k >= 0 {
 			rep.Keys = append(rep.Keys, keyStep(s.keys.epochs[k]))
 		}
+	}
+	if l := s.carry.force.Lease(); l != nil {
+		rep.Lease = l.Signed
 	}
 	return rep
 }
@@ -130,7 +140,7 @@ func (s *Session) fetchNow(p peer.ID, now time.Time) {
 		return
 	}
 	s.fetching[p], s.asked[p] = true, now
-	req := &wire.LedgerRequest{Room: s.cfg.Room[:], Heads: ledger.EncodeSeen(s.ledger.Heads())}
+	req := &wire.LedgerRequest{Room: s.cfg.Room[:], Heads: ledger.EncodeSeen(s.ledger.Heads()), Pass: s.pass}
 	s.wg.Go(func() {
 		rep, err := s.fetch(s.ctx, p, req)
 		_ = s.call(s.ctx, func() error {
@@ -179,6 +189,10 @@ func (s *Session) takeReply(rep *wire.LedgerReply, from peer.ID, now time.Time) 
 	}
 	for _, k := range rep.Keys[:min(len(rep.Keys), epochsKept+1)] {
 		s.takeKey(k, now)
+	}
+	s.takePass(rep.Pass, now)
+	if rep.Lease != nil && s.phase == Live {
+		_ = s.takeLease(rep.Lease, from, now)
 	}
 	if rep.More && news {
 		s.fetchNow(from, now)

@@ -5,32 +5,47 @@ import "time"
 // View is one joined room as the local API shows it: the shape `room` of docs/api.md. It is a value; the
 // session makes a new one for each change.
 type View struct {
-	ID           string     `json:"id"`
-	Name         string     `json:"name"`
-	Topic        string     `json:"topic"`
-	Visibility   string     `json:"visibility"`
-	Language     string     `json:"language"`
-	Tags         []string   `json:"tags"`
-	Host         string     `json:"host"`
-	HostName     string     `json:"host_name"`
-	State        Phase      `json:"state"`
-	Reason       string     `json:"reason,omitempty"`
-	Me           Me         `json:"me"`
-	Stage        []OnStage  `json:"stage"`
-	Audience     int        `json:"audience"`
-	AudienceList []Person   `json:"audience_list"`
-	Members      int        `json:"members"`
-	Hands        []string   `json:"hands"`
-	Knocks       []Person   `json:"knocks"`
-	Core         []string   `json:"core"`
-	Chair        string     `json:"chair"`
-	Epoch        EpochView  `json:"epoch"`
-	Encryption   string     `json:"encryption"` // on, no_key
-	Carrier      string     `json:"carrier"`    // direct, relay, degraded
-	Locked       bool       `json:"locked"`
-	Local        bool       `json:"local"`
-	CreatedAt    time.Time  `json:"created_at"`
-	StartsAt     *time.Time `json:"starts_at,omitempty"`
+	ID           string      `json:"id"`
+	Name         string      `json:"name"`
+	Topic        string      `json:"topic"`
+	Visibility   string      `json:"visibility"`
+	Language     string      `json:"language"`
+	Tags         []string    `json:"tags"`
+	Host         string      `json:"host"`
+	HostName     string      `json:"host_name"`
+	State        Phase       `json:"state"`
+	Reason       string      `json:"reason,omitempty"`
+	Me           Me          `json:"me"`
+	Stage        []OnStage   `json:"stage"`
+	Audience     int         `json:"audience"`
+	AudienceList []Person    `json:"audience_list"`
+	Members      int         `json:"members"`
+	Hands        []string    `json:"hands"`
+	Knocks       []Person    `json:"knocks"`
+	Core         []string    `json:"core"`
+	Chair        string      `json:"chair"`
+	Epoch        EpochView   `json:"epoch"`
+	Encryption   string      `json:"encryption"` // on, no_key
+	Carrier      string      `json:"carrier"`    // direct, relay, degraded
+	Relays       []RelayView `json:"relays"`     // who carries the room now, the core first; empty: a mesh
+	Vouched      []string    `json:"vouched"`    // community nodes that the ledger vouches for
+	NoRelay      bool        `json:"no_relay"`   // too many for a mesh, and nobody who could relay
+	Assist       bool        `json:"assist"`     // a mesh larger than it should be, for want of a relay
+	Locked       bool        `json:"locked"`
+	Local        bool        `json:"local"`
+	CreatedAt    time.Time   `json:"created_at"`
+	StartsAt     *time.Time  `json:"starts_at,omitempty"`
+}
+
+// RelayView is one node that carries the room.
+type RelayView struct {
+	PeerID   string `json:"peer_id"`
+	Name     string `json:"name"`
+	Kind     string `json:"kind"` // member, community
+	Vouched  bool   `json:"vouched"`
+	HoldsKey bool   `json:"holds_key"` // a member: it hears the room anyway
+	Me       bool   `json:"me"`
+	Use      string `json:"use"` // parent: my audio goes by it; warm: ready to; suspect: in doubt; empty: neither
 }
 
 // Phase is where a session is in its life.

@@ -1344,7 +1344,8 @@ type Claim struct {
 	Headline      string                 `protobuf:"bytes,3,opt,name=headline,proto3" json:"headline,omitempty"`
 	HandoutKey    *Signed                `protobuf:"bytes,4,opt,name=handout_key,json=handoutKey,proto3" json:"handout_key,omitempty"`
 	Source        *Signed                `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"`
-	Addrs         [][]byte               `protobuf:"bytes,6,rep,name=addrs,proto3" json:"addrs,omitempty"` // own peer record (libp2p signed envelope)
+	Addrs         [][]byte               `protobuf:"bytes,6,rep,name=addrs,proto3" json:"addrs,omitempty"`    // own peer record (libp2p signed envelope)
+	Member        bool                   `protobuf:"varint,7,opt,name=member,proto3" json:"member,omitempty"` // of who came with a pass: to be in the ledger, and so to speak, write and be seen
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1419,6 +1420,13 @@ func (x *Claim) GetAddrs() [][]byte {
 		return x.Addrs
 	}
 	return nil
+}
+
+func (x *Claim) GetMember() bool {
+	if x != nil {
+		return x.Member
+	}
+	return false
 }
 
 // Knocking says that an authority has been asked; Welcome or Refuse follows on the same stream.
@@ -2481,11 +2489,12 @@ type Presence struct {
 	Source        *Signed                `protobuf:"bytes,9,opt,name=source,proto3" json:"source,omitempty"` // present while on stage
 	HandoutKey    *Signed                `protobuf:"bytes,10,opt,name=handout_key,json=handoutKey,proto3" json:"handout_key,omitempty"`
 	Direct        [][]byte               `protobuf:"bytes,11,rep,name=direct,proto3" json:"direct,omitempty"`
-	Record        []byte                 `protobuf:"bytes,12,opt,name=record,proto3" json:"record,omitempty"`     // own peer record
-	Links         [][]byte               `protobuf:"bytes,13,rep,name=links,proto3" json:"links,omitempty"`       // short ids (8 bytes) of peers with an open media link
-	Instance      []byte                 `protobuf:"bytes,14,opt,name=instance,proto3" json:"instance,omitempty"` // 8 random bytes of this process
-	Heads         []*Seen                `protobuf:"bytes,15,rep,name=heads,proto3" json:"heads,omitempty"`       // what this member holds of each authority's chain
-	Epochs        [][]byte               `protobuf:"bytes,16,rep,name=epochs,proto3" json:"epochs,omitempty"`     // ids of the epochs held, newest last
+	Record        []byte                 `protobuf:"bytes,12,opt,name=record,proto3" json:"record,omitempty"`        // own peer record
+	Links         [][]byte               `protobuf:"bytes,13,rep,name=links,proto3" json:"links,omitempty"`          // short ids (8 bytes) of peers with an open media link
+	Instance      []byte                 `protobuf:"bytes,14,opt,name=instance,proto3" json:"instance,omitempty"`    // 8 random bytes of this process
+	Heads         []*Seen                `protobuf:"bytes,15,rep,name=heads,proto3" json:"heads,omitempty"`          // what this member holds of each authority's chain
+	Epochs        [][]byte               `protobuf:"bytes,16,rep,name=epochs,proto3" json:"epochs,omitempty"`        // ids of the epochs held, newest last
+	Listeners     uint32                 `protobuf:"varint,17,opt,name=listeners,proto3" json:"listeners,omitempty"` // who hear by me and are not in the ledger
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2630,6 +2639,13 @@ func (x *Presence) GetEpochs() [][]byte {
 		return x.Epochs
 	}
 	return nil
+}
+
+func (x *Presence) GetListeners() uint32 {
+	if x != nil {
+		return x.Listeners
+	}
+	return 0
 }
 
 // Hand is raised at a beat; order = (beat seq, hash(beat signature || peer)).
@@ -3949,7 +3965,8 @@ func (x *RelayRequest) GetDrop() bool {
 type RelayReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ad            *Signed                `protobuf:"bytes,1,opt,name=ad,proto3" json:"ad,omitempty"`
-	Refused       uint32                 `protobuf:"varint,2,opt,name=refused,proto3" json:"refused,omitempty"` // a reason, 0 when it will
+	Refused       uint32                 `protobuf:"varint,2,opt,name=refused,proto3" json:"refused,omitempty"`     // a reason, 0 when it will
+	Listeners     uint32                 `protobuf:"varint,3,opt,name=listeners,proto3" json:"listeners,omitempty"` // who hear by it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3994,6 +4011,13 @@ func (x *RelayReply) GetAd() *Signed {
 func (x *RelayReply) GetRefused() uint32 {
 	if x != nil {
 		return x.Refused
+	}
+	return 0
+}
+
+func (x *RelayReply) GetListeners() uint32 {
+	if x != nil {
+		return x.Listeners
 	}
 	return 0
 }
@@ -5385,7 +5409,7 @@ const file_balai_proto_rawDesc = "" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\x12\x1a\n" +
 	"\badmitter\x18\x02 \x01(\fR\badmitter\x12&\n" +
 	"\x05grant\x18\x03 \x03(\v2\x10.balai.v1.SignedR\x05grant\x12*\n" +
-	"\agenesis\x18\x04 \x01(\v2\x10.balai.v1.SignedR\agenesis\"\xbc\x01\n" +
+	"\agenesis\x18\x04 \x01(\v2\x10.balai.v1.SignedR\agenesis\"\xd4\x01\n" +
 	"\x05Claim\x12\x10\n" +
 	"\x03sig\x18\x01 \x01(\fR\x03sig\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -5393,7 +5417,8 @@ const file_balai_proto_rawDesc = "" +
 	"\vhandout_key\x18\x04 \x01(\v2\x10.balai.v1.SignedR\n" +
 	"handoutKey\x12(\n" +
 	"\x06source\x18\x05 \x01(\v2\x10.balai.v1.SignedR\x06source\x12\x14\n" +
-	"\x05addrs\x18\x06 \x03(\fR\x05addrs\"\n" +
+	"\x05addrs\x18\x06 \x03(\fR\x05addrs\x12\x16\n" +
+	"\x06member\x18\a \x01(\bR\x06member\"\n" +
 	"\n" +
 	"\bKnocking\"\xc9\x02\n" +
 	"\aWelcome\x12*\n" +
@@ -5477,7 +5502,7 @@ const file_balai_proto_rawDesc = "" +
 	"\tobjection\x18\t \x01(\v2\x10.balai.v1.SignedH\x00R\tobjection\x12*\n" +
 	"\x06digest\x18\n" +
 	" \x01(\v2\x10.balai.v1.SignedH\x00R\x06digestB\t\n" +
-	"\amessage\"\xc4\x03\n" +
+	"\amessage\"\xe2\x03\n" +
 	"\bPresence\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\fR\x04room\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\fR\x04peer\x12\x10\n" +
@@ -5496,7 +5521,8 @@ const file_balai_proto_rawDesc = "" +
 	"\x05links\x18\r \x03(\fR\x05links\x12\x1a\n" +
 	"\binstance\x18\x0e \x01(\fR\binstance\x12$\n" +
 	"\x05heads\x18\x0f \x03(\v2\x0e.balai.v1.SeenR\x05heads\x12\x16\n" +
-	"\x06epochs\x18\x10 \x03(\fR\x06epochs\"K\n" +
+	"\x06epochs\x18\x10 \x03(\fR\x06epochs\x12\x1c\n" +
+	"\tlisteners\x18\x11 \x01(\rR\tlisteners\"K\n" +
 	"\x04Hand\x12\x12\n" +
 	"\x04beat\x18\x01 \x01(\x04R\x04beat\x12\x19\n" +
 	"\bbeat_sig\x18\x02 \x01(\fR\abeatSig\x12\x14\n" +
@@ -5618,11 +5644,12 @@ const file_balai_proto_rawDesc = "" +
 	"\arecords\x18\t \x03(\fR\arecords\x12(\n" +
 	"\x06grants\x18\n" +
 	" \x03(\v2\x10.balai.v1.SignedR\x06grants\x12\x12\n" +
-	"\x04drop\x18\v \x01(\bR\x04drop\"H\n" +
+	"\x04drop\x18\v \x01(\bR\x04drop\"f\n" +
 	"\n" +
 	"RelayReply\x12 \n" +
 	"\x02ad\x18\x01 \x01(\v2\x10.balai.v1.SignedR\x02ad\x12\x18\n" +
-	"\arefused\x18\x02 \x01(\rR\arefused\"\xca\x05\n" +
+	"\arefused\x18\x02 \x01(\rR\arefused\x12\x1c\n" +
+	"\tlisteners\x18\x03 \x01(\rR\tlisteners\"\xca\x05\n" +
 	"\n" +
 	"LinkRecord\x12(\n" +
 	"\x04open\x18\x01 \x01(\v2\x12.balai.v1.LinkOpenH\x00R\x04open\x127\n" +

@@ -62,6 +62,7 @@ type daemon struct {
 	token string
 	id    string
 	addrs []string
+	more  []string // arguments beyond the usual ones
 
 	cmd    *exec.Cmd
 	stderr *tail
@@ -107,10 +108,10 @@ func runArgs(dir, name string) []string {
 	}
 }
 
-// start starts a daemon and waits until it is ready; it is stopped at the end of the test.
-func start(t *testing.T, name string) *daemon {
+// start starts a daemon, with more arguments than the usual ones, and waits until it is ready; it is stopped at the end of the test.
+func start(t *testing.T, name string, more ...string) *daemon {
 	t.Helper()
-	d := &daemon{t: t, name: name, dir: t.TempDir()}
+	d := &daemon{t: t, name: name, dir: t.TempDir(), more: more}
 	d.run()
 	t.Cleanup(func() {
 		if !d.gone {
@@ -126,7 +127,7 @@ func start(t *testing.T, name string) *daemon {
 // run starts the process with the folder as it is.
 func (d *daemon) run() {
 	d.t.Helper()
-	d.cmd, d.stderr, d.stdout, d.ended, d.gone = command(d.dir, runArgs(d.dir, d.name)...), &tail{}, &tail{}, make(chan struct{}), false
+	d.cmd, d.stderr, d.stdout, d.ended, d.gone = command(d.dir, append(runArgs(d.dir, d.name), d.more...)...), &tail{}, &tail{}, make(chan struct{}), false
 	out, err := d.cmd.StdoutPipe()
 	if err != nil {
 		d.t.Fatal(err)

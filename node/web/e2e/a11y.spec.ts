@@ -42,7 +42,7 @@ for (const colorScheme of ['light', 'dark'] as const) {
       await clean(page, 'invite link')
       const link = await page.getByRole('textbox', { name: 'Invite link' }).inputValue()
       await page.keyboard.press('Escape')
-      for (const button of ['Room settings', 'Ana, you, host, muted', /end-to-end|sealed/]) {
+      for (const button of ['Room settings', 'Ana, you, host, muted', /end-to-end|sealed/, /^How this room is carried/]) {
         await page.getByRole('button', { name: button }).click()
         await expect(page.getByRole('dialog')).toBeVisible()
         await clean(page, String(button))

@@ -28,12 +28,30 @@ interface Started extends Daemon {
   stop(): Promise<void>
 }
 
-async function start(): Promise<Started> {
+interface Child {
+  data: string
+  stop(): Promise<void>
+}
+
+// Starts a program in a folder of its own, and waits until the file that tells of it is there.
+async function program(command: string, ready: string, ...args: string[]): Promise<Child> {
   const data = mkdtempSync(join(tmpdir(), 'balai-e2e-'))
-  const child = spawn(BALAI, ['run', '--data', data, '--api', '127.0.0.1:0', '--listen', '/ip4/127.0.0.1/udp/0/quic-v1', '--no-mdns', '--no-browser'], { stdio: ['ignore', 'ignore', 'inherit'] })
+  const child = spawn(BALAI, [command, '--data', data, '--listen', '/ip4/127.0.0.1/udp/0/quic-v1', ...args], { stdio: ['ignore', 'ignore', 'inherit'] })
   const gone = new Promise<void>((done) => child.on('exit', () => done()))
+  await until(() => existsSync(join(data, ready)) || child.exitCode !== null)
+  return {
+    data,
+    async stop() {
+      child.kill('SIGTERM')
+      await gone
+      rmSync(data, { recursive: true, force: true })
+    },
+  }
+}
+
+async function start(args: string[]): Promise<Started> {
+  const { data, stop } = await program('run', 'api.json', '--api', '127.0.0.1:0', '--no-mdns', '--no-browser', ...args)
   const file = join(data, 'api.json')
-  await until(() => existsSync(file) || child.exitCode !== null)
   const { url, token } = JSON.parse(readFileSync(file, 'utf8')) as { url: string; token: string }
   const api: Daemon['api'] = (method, path, body) =>
     fetch(`${url}/api/v1${path}`, {
@@ -43,11 +61,7 @@ async function start(): Promise<Started> {
   return {
     url, token, api,
     door: async () => ((await (await api('POST', '/codes')).json()) as { url: string }).url,
-    async stop() {
-      child.kill('SIGTERM')
-      await gone
-      rmSync(data, { recursive: true, force: true })
-    },
+    stop,
   }
 }
 
@@ -69,14 +83,24 @@ export async function comeIn(page: Page, name: string): Promise<void> {
   await expect(page.getByRole('button', { name: 'Start a room' })).toBeVisible()
 }
 
-export const test = base.extend<{ daemon: () => Promise<Daemon> }>({
+export const test = base.extend<{ daemon: (...args: string[]) => Promise<Daemon>; community: () => Promise<string> }>({
   daemon: async ({}, use) => {
     const all: Started[] = []
-    await use(async () => {
-      const d = await start()
+    await use(async (...args) => {
+      const d = await start(args)
       all.push(d)
       return d
     })
     await Promise.all(all.map((d) => d.stop()))
+  },
+  // A community node; the answer is its address.
+  community: async ({}, use) => {
+    const all: Child[] = []
+    await use(async () => {
+      const c = await program('bootstrap', 'addrs')
+      all.push(c)
+      return readFileSync(join(c.data, 'addrs'), 'utf8').split('\n')[0] ?? ''
+    })
+    await Promise.all(all.map((c) => c.stop()))
   },
 })

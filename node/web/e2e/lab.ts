@@ -80,8 +80,8 @@ export class Lab {
     return d
   }
 
-  async person(name: string): Promise<Daemon> {
-    const d = await Daemon.start(this, name, ['run', '--api', '127.0.0.1:0', ...LISTEN, ...this.boot, '--no-mdns', '--no-browser'], true)
+  async person(name: string, ...more: string[]): Promise<Daemon> {
+    const d = await Daemon.start(this, name, ['run', '--api', '127.0.0.1:0', ...LISTEN, ...this.boot, '--no-mdns', '--no-browser', ...more], true)
     this.daemons.push(d)
     return d
   }

@@ -68,6 +68,51 @@ test('two people talk; a hand, the stage, chat, mute and the door', async ({ bro
   await expect(budi.locator('audio')).toHaveCount(0)
 })
 
+test('how a room is carried: directly, and a community node that is vouched for', async ({ browser, daemon, community }) => {
+  const at = await community()
+  const [a, b] = await Promise.all([daemon('--bootstrap', at), daemon()])
+  const [ana, budi] = await Promise.all([open(browser, a), open(browser, b)])
+  await Promise.all([comeIn(ana, 'Ana'), comeIn(budi, 'Budi')])
+  await openRoom(ana)
+  const how = ana.getByRole('button', { name: 'How this room is carried: direct' })
+  await how.click()
+  const dialog = ana.getByRole('dialog', { name: 'How this room is carried' })
+  await expect(dialog).toContainText('Nobody else is here yet')
+  await ana.keyboard.press('Escape')
+  await expect(how).toBeFocused()
+  await follow(budi, b, await invite(ana))
+  await budi.getByRole('button', { name: 'How this room is carried: direct' }).click()
+  await expect(budi.getByRole('dialog')).toContainText('The sound goes directly between you.')
+  await expect(budi.getByRole('textbox', { name: 'Address of a community node' })).toHaveCount(0) // his role does not allow it
+
+  // Ana vouches for the node that her daemon is connected to, takes it back, and takes that back.
+  await how.click()
+  await expect(dialog).toContainText('The sound goes directly between you.')
+  await dialog.getByRole('button', { name: /^Vouch for …/ }).click()
+  const vouched = dialog.getByRole('list', { name: 'Vouched for', exact: true })
+  const back = vouched.getByRole('button', { name: /^Take back the voucher for …/ })
+  await expect(vouched).toContainText('may carry this room')
+  await expect(budi.getByRole('list', { name: 'Vouched for', exact: true })).toContainText('…')
+  await back.click()
+  await expect(vouched).toContainText('Nobody has vouched')
+  await dialog.getByRole('button', { name: 'Undo' }).click()
+  await expect(vouched).toContainText('may carry this room')
+  await back.click()
+
+  // By its address; a wrong one is told in words.
+  const address = dialog.getByRole('textbox', { name: 'Address of a community node' })
+  await address.fill('balai.example.org')
+  await address.press('Enter')
+  await expect(dialog.getByRole('alert')).toContainText('not a whole address')
+  await address.fill(at.replace(/\/udp\/[0-9]+/, '/udp/1').replace(/.$/, (c) => (c === 'A' ? 'B' : 'A')))
+  await address.press('Enter')
+  await expect(dialog.getByRole('alert')).toContainText('No community node answers there.')
+  await address.fill(at)
+  await address.press('Enter')
+  await expect(vouched).toContainText('may carry this room')
+  await expect(address).toHaveValue('')
+})
+
 test('who knocks waits for a yes', async ({ browser, daemon }) => {
   const [a, b] = await Promise.all([daemon(), daemon()])
   const [ana, budi] = await Promise.all([open(browser, a), open(browser, b)])

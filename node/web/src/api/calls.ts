@@ -1,6 +1,6 @@
 // One function for each call of the local API that the page makes.
 import { del, get, post, put, send } from './transport'
-import type { Decision, Finding, Inspected, Invite, Member, Message, NewInvite, NewRoom, PersonAction, Profile, Room } from './types'
+import type { Decision, Finding, Inspected, Invite, Member, Message, NewInvite, NewRoom, PersonAction, Profile, Room, RoomRelays, Stats } from './types'
 
 const room = (id: string): string => `/rooms/${encodeURIComponent(id)}`
 
@@ -26,6 +26,11 @@ export const invites = (id: string): Promise<Invite[]> => get(`${room(id)}/invit
 export const createInvite = (id: string, i: NewInvite): Promise<Invite> => post(`${room(id)}/invites`, i)
 export const revoke = (id: string, invite: string, branch: boolean): Promise<void> =>
   del(`${room(id)}/invites/${encodeURIComponent(invite)}${branch ? '?branch=true' : ''}`)
+export const roomRelays = (id: string): Promise<RoomRelays> => get(`${room(id)}/relays`)
+export const roomStats = (id: string): Promise<Stats> => get(`${room(id)}/stats`)
+export const vouch = (id: string, peer: string, addr = ''): Promise<void> =>
+  put(`${room(id)}/relays/${encodeURIComponent(peer)}`, addr ? { addr } : {})
+export const unvouch = (id: string, peer: string): Promise<void> => del(`${room(id)}/relays/${encodeURIComponent(peer)}`)
 export const ledger = (id: string): Promise<Decision[]> => get(`${room(id)}/ledger`)
 export const doctor = (): Promise<Finding[]> => get('/doctor')
 export const audioPath = (id: string): string => `${room(id)}/audio`

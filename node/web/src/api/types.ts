@@ -113,10 +113,47 @@ export interface Room {
   epoch: Epoch | null
   encryption: 'on' | 'no_key'
   carrier: Carrier
+  relays: Relay[] | null
+  vouched: string[] | null
+  no_relay: boolean
+  assist: boolean
   locked: boolean
   local: boolean
   created_at: string
   starts_at?: string | null
+}
+
+export interface Relay extends PeerName {
+  kind: 'member' | 'community'
+  vouched: boolean
+  holds_key: boolean
+  me: boolean
+  use: 'parent' | 'warm' | 'suspect' | ''
+}
+
+export interface Community {
+  peer_id: string
+  addrs: string[] | null
+}
+
+export interface RoomRelays {
+  relays: Relay[] | null
+  vouched: string[] | null
+  offers: Community[] | null
+  answering: Community[] | null
+}
+
+export interface Parent {
+  peer_id: string
+  state: 'active' | 'warm' | 'suspect'
+  stripe: number | null
+}
+
+export interface Stats {
+  parents: Parent[] | null
+  children: number
+  forwarded: number
+  up_kbps: number
 }
 
 export interface Member extends PeerName {
@@ -134,6 +171,7 @@ export interface NewRoom {
   language?: string
   tags?: string[]
   starts_at?: string
+  relays?: string[]
   local?: boolean
 }
 

@@ -4,12 +4,12 @@ import type { PersonAction, PeerName } from '../api/types'
 export type Slash =
   | { do: 'say'; text: string }
   | { do: 'mic'; on: boolean } | { do: 'hand'; up: boolean } | { do: 'react'; kind: number }
-  | { do: 'leave' } | { do: 'lock'; on: boolean } | { do: 'invite' } | { do: 'people' } | { do: 'keys' } | { do: 'help' }
+  | { do: 'leave' } | { do: 'lock'; on: boolean } | { do: 'invite' } | { do: 'people' } | { do: 'keys' } | { do: 'relays' } | { do: 'help' }
   | { do: 'act'; action: PersonAction; peer: string; reason: string }
   | { do: 'unknown'; word: string } | { do: 'nobody'; name: string } | { do: 'several'; name: string }
 
 export const COMMANDS = [
-  '/mic on', '/mic off', '/hand', '/lower', '/react 1-6', '/invite', '/people', '/keys', '/leave', '/lock', '/unlock',
+  '/mic on', '/mic off', '/hand', '/lower', '/react 1-6', '/invite', '/people', '/relays', '/keys', '/leave', '/lock', '/unlock',
   '/stage NAME', '/audience NAME', '/mute NAME', '/unmute NAME', '/kick NAME: REASON', '/ban NAME: REASON',
   '/appoint NAME', '/dismiss NAME', '/admit NAME', '/decline NAME',
 ] as const
@@ -30,7 +30,7 @@ export function slash(line: string, people: readonly PeerName[]): Slash {
     case 'react': return /^[1-6]$/.test(rest) ? { do: 'react', kind: Number(rest) } : { do: 'unknown', word: text }
     case 'lock': return { do: 'lock', on: true }
     case 'unlock': return { do: 'lock', on: false }
-    case 'leave': case 'invite': case 'people': case 'keys': case 'help': return { do: word.toLowerCase() as 'leave' }
+    case 'leave': case 'invite': case 'people': case 'relays': case 'keys': case 'help': return { do: word.toLowerCase() as 'leave' }
   }
   if (!ACTIONS.includes(word.toLowerCase())) return { do: 'unknown', word: `/${word}` }
   const [name = '', ...why] = rest.split(':')

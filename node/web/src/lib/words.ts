@@ -1,6 +1,7 @@
 // What the page says where the API has a value: roles, refusals, times. Every text is from the catalogue.
 import { m, language } from '../i18n/index.svelte'
-import type { Carrier, HeardBy, Role, Visibility } from '../api/types'
+import type { Carrier, HeardBy, Role, Room, Visibility } from '../api/types'
+import { carried } from './carry'
 import type { Happening } from './diff'
 import type { Words } from './person'
 
@@ -33,6 +34,7 @@ const reasons: Record<string, () => string> = {
   no_relay: m.reason_no_relay, ended: m.reason_ended, second_device: m.reason_second_device,
   busy: m.reason_busy, removed: m.reason_removed, forbidden: m.reason_forbidden,
   unreachable: m.reason_unreachable, over: m.reason_over, unknown: m.reason_unknown, unavailable: m.reason_unavailable,
+  unanswered: m.reason_unanswered,
 }
 
 export function reasonText(reason: string): string {
@@ -50,6 +52,19 @@ export function faultText(e: unknown): string {
 export function carrierText(c: Carrier): string {
   return c === 'direct' ? m.carrier_direct() : c === 'relay' ? m.carrier_relay() : m.carrier_degraded()
 }
+
+/** How the sound of a room goes, in two words. */
+export function carryText(room: Room): string {
+  switch (carried(room)) {
+    case 'none': return m.carrier_none()
+    case 'searching': return m.carrier_searching()
+    default: return carrierText(room.carrier)
+  }
+}
+
+/** A rate of bits. */
+export const rate = (kbps: number): string =>
+  kbps < 1000 ? m.kbit({ n: kbps }) : m.mbit({ n: new Intl.NumberFormat(locale(), { maximumFractionDigits: 1 }).format(kbps / 1000) })
 
 export function heardText(h: HeardBy | null | undefined, of: number): { n: number; of: number; about: boolean } | null {
   if (h === null || h === undefined) return null

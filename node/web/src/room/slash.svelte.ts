@@ -9,7 +9,7 @@ import { reactions } from '../stores/reactions.svelte'
 import { talk } from '../stores/talk.svelte'
 import { actOn, leaveRoom } from './deeds'
 
-export type Opens = 'invite' | 'people' | 'keys'
+export type Opens = 'invite' | 'people' | 'relays' | 'keys'
 
 /** Says a line or does what it asks for. opens: shows a dialog or panel of the room. Throws what the call throws. */
 export async function sayOrDo(room: Room, line: string, opens: (what: Opens) => void): Promise<void> {
@@ -22,7 +22,7 @@ export async function sayOrDo(room: Room, line: string, opens: (what: Opens) => 
     case 'lock': return lock(room.id, s.on)
     case 'leave': return leaveRoom(room.id)
     case 'act': await actOn(room, s.peer, s.action, s.reason); return
-    case 'invite': case 'people': case 'keys': return opens(s.do)
+    case 'invite': case 'people': case 'relays': case 'keys': return opens(s.do)
     case 'help': return notices.tell(COMMANDS.join(' · '))
     case 'unknown': return notices.tell(m.slash_unknown({ word: s.word }), 'fault')
     case 'nobody': return notices.tell(m.slash_nobody({ name: s.name }), 'fault')

@@ -1,0 +1,316 @@
+package session
+
+import (
+	"crypto/sha256"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
+
+	"balai/room"
+	"balai/room/ledger"
+	"balai/room/overlay"
+	"balai/room/wire"
+)
+
+const (
+	digestPeriod  = 2 * time.Second
+	digestSoonest = 200 * time.Millisecond // on a change
+	digestTTL     = 10 * time.Second
+	digestSources = 10 * time.Second // sources go along at least so often
+	maxDigest     = 2 << 10          // bytes taken; written are about 600
+	digestRemoved = 24               // the newest
+	digestStage   = 32
+	fetchSpread   = 2 * time.Second // guests do not all ask at once
+	orphanAsks    = 2 * time.Second // a guest without a parent asks whether it is still in
+)
+
+// digestState is the newest digest that this daemon made or heard.
+type digestState struct {
+	signed  *wire.Signed
+	issued  int64
+	made    time.Time
+	key     [32]byte // of what listeners act upon: a change is told soon
+	sources string   // those that went along last
+	told    time.Time
+	people  uint32
+	hands   uint32
+	fetch   time.Time // when what differs is asked for; zero: nothing does
+}
+
+// tellDigest tells the listeners in no gossip, and the relays that hold no ledger, how the room is. Only the chair.
+func (s *Session) tellDigest(now time.Time) {
+	lease := s.carry.force.Lease()
+	if !s.beat.mine || (lease == nil || len(lease.Ads) == 0) && len(s.carry.helpers) == 0 && s.guestsHere() == 0 || now.Sub(s.carry.digest.made) < digestSoonest {
+		return
+	}
+	d := s.makeDigest(now)
+	key := digestKey(d)
+	if key == s.carry.digest.key && now.Sub(s.carry.digest.made) < digestPeriod {
+		return
+	}
+	s.carry.digest.made, s.carry.digest.key = now, key
+	signed := wire.Sign(s.cfg.Key, wire.DomainDigest, d)
+	s.carry.digest.signed, s.carry.digest.issued = signed, d.IssuedMs
+	s.publishStage(&wire.StageMessage{Message: &wire.StageMessage_Digest{Digest: signed}})
+	s.passDigestOn(now)
+	s.tellCommunities(now)
+}
+
+func (s *Session) makeDigest(now time.Time) *wire.Digest {
+	heads := s.headsHash()
+	d := &wire.Digest{
+		Room: s.cfg.Room[:], Term: s.beat.term, Seq: uint64(now.UnixMilli()), IssuedMs: now.UnixMilli(), TtlS: uint32(digestTTL / time.Second), Heads: heads[:],
+		People: uint32(s.people()), Hands: uint32(len(s.hands())), Beat: s.beat.seq,
+	}
+	e, _ := s.keys.sealing()
+	d.EpochN, d.EpochId, d.Step = e.N, e.ID[:], e.Step
+	for _, p := range append([]peer.ID{s.state.Host}, s.state.Moderators...) {
+		if p == s.me || s.live[p] != nil {
+			id := shortOf(p)
+			d.Authorities = append(d.Authorities, id[:])
+		}
+	}
+	removed := make([]peer.ID, 0, len(s.state.Removed)) // newest first, by their op's time
+	for p := range s.state.Removed {
+		removed = append(removed, p)
+	}
+	slices.SortFunc(removed, func(a, b peer.ID) int { return s.removedAt(b).Compare(s.removedAt(a)) })
+	for _, p := range removed[:min(len(removed), digestRemoved)] {
+		id := shortOf(p)
+		d.Removed = append(d.Removed, id[:])
+	}
+	for _, p := range s.state.Stage {
+		if len(d.Stage) == digestStage {
+			break
+		}
+		if p == s.me {
+			id := shortOf(p)
+			d.Stage = append(d.Stage, &wire.DigestStage{Peer: id[:], Source: s.own.id, Muted: s.state.Members[p].Muted})
+		} else if l := s.live[p]; l != nil && l.source != nil {
+			id := shortOf(p)
+			d.Stage = append(d.Stage, &wire.DigestStage{Peer: id[:], Source: l.source.ID, Muted: s.state.Members[p].Muted})
+		}
+	}
+	return d
+}
+
+func (s *Session) removedAt(p peer.ID) time.Time {
+	signed, ok := s.ledger.Get(s.state.Removed[p])
+	if !ok {
+		return time.Time{}
+	}
+	op, _, err := ledger.ParseOp(signed)
+	if err != nil {
+		return time.Time{}
+	}
+	return op.Time
+}
+
+// digestKey covers what listeners and relays act upon.
+func digestKey(d *wire.Digest) [32]byte {
+	c := proto.CloneOf(d)
+	c.Seq, c.IssuedMs, c.People, c.Hands, c.Beat = 0, 0, 0, 0, 0
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
+	if err != nil {
+		panic("impossible: " + err.Error())
+	}
+	return sha256.Sum256(b)
+}
+
+// headsHash is SHA-256 over what is held of each authority's chain, in order.
+func (s *Session) headsHash() [32]byte {
+	heads := s.ledger.Heads()
+	slices.SortFunc(heads, func(a, b room.Seen) int {
+		if a.Author < b.Author {
+			return -1
+		}
+		return 1
+	})
+	h := sha256.New()
+	for _, m := range ledger.EncodeSeen(heads) {
+		b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+		if err != nil {
+			panic("impossible: " + err.Error())
+		}
+		h.Write(b)
+	}
+	return [32]byte(h.Sum(nil))
+}
+
+// passDigestOn gives the newest digest to those that hear by me and are in no gossip; sources go along when they are new.
+func (s *Session) passDigestOn(now time.Time) {
+	r := &wire.DigestRecord{Digest: s.carry.digest.signed}
+	records := s.sourceRecords(now)
+	var key []byte
+	for _, src := range records {
+		key = append(key, src.GetKey()...)
+		key = append(key, src.GetSig()...)
+	}
+	if string(key) != s.carry.digest.sources && now.Sub(s.carry.digest.told) >= digestPeriod || now.Sub(s.carry.digest.told) >= digestSources {
+		s.carry.digest.sources, s.carry.digest.told, r.Sources = string(key), now, records
+	}
+	for _, f := range s.carry.overlay.Plan().Feeds {
+		if s.state.Role(f.Peer) == room.NoRole {
+			s.cfg.Ports.Tell(f.Peer, &wire.LinkRecord{Record: &wire.LinkRecord_Digest{Digest: r}})
+		}
+	}
+}
+
+// digestFor gives a child that was just admitted the newest digest, if it is in no gossip.
+func (s *Session) digestFor(a overlay.Tell) {
+	if a.Record.GetAdmit() == nil || s.carry.digest.signed == nil || s.state.Role(a.Peer) != room.NoRole {
+		return
+	}
+	s.cfg.Ports.Tell(a.Peer, &wire.LinkRecord{Record: &wire.LinkRecord_Digest{Digest: &wire.DigestRecord{Digest: s.carry.digest.signed}}})
+}
+
+// checkDigest looks at a digest that came by gossip. Any goroutine.
+func (s *Session) checkDigest(sh *shared, signed *wire.Signed) error {
+	var d wire.Digest
+	by, err := openDigest(signed, s.cfg.Room, &d)
+	if err != nil {
+		return ErrFalse
+	}
+	now := time.Now()
+	if sh.state.Role(by) == room.NoRole || !near(d.IssuedMs, now) {
+		return ErrIgnore
+	}
+	if !s.flood.allow(by, digests, now) {
+		return errFlood
+	}
+	if !s.post(func() { s.takeDigest(by, signed, &d, time.Now()) }) {
+		return ErrIgnore
+	}
+	return nil
+}
+
+func openDigest(signed *wire.Signed, id room.ID, d *wire.Digest) (peer.ID, error) {
+	if len(signed.GetBody()) > maxDigest {
+		return "", room.Malformed
+	}
+	by, err := wire.Open(signed, wire.DomainDigest, d)
+	if err != nil {
+		return "", err
+	}
+	if string(d.Room) != string(id[:]) || len(d.EpochId) != 16 || len(d.Stage) > digestStage {
+		return "", room.Malformed
+	}
+	return by, nil
+}
+
+// gotDigestRecord takes a digest that came down the tree.
+func (s *Session) gotDigestRecord(g *overlay.Got, now time.Time) bool {
+	r := g.Record.GetDigest()
+	if r == nil {
+		return false
+	}
+	var d wire.Digest
+	if by, err := openDigest(r.Digest, s.cfg.Room, &d); err == nil && near(d.IssuedMs, now) && s.phase == Live {
+		s.takeDigest(by, r.Digest, &d, now)
+	}
+	for _, src := range r.Sources[:min(len(r.Sources), maxSources)] {
+		s.takeSourceOf(src)
+	}
+	return true
+}
+
+// takeDigest keeps a newer digest and passes it on; a guest, who hears nothing else, acts upon it.
+func (s *Session) takeDigest(by peer.ID, signed *wire.Signed, d *wire.Digest, now time.Time) {
+	if s.phase != Live || by == s.me || d.IssuedMs <= s.carry.digest.issued {
+		return
+	}
+	ranked := s.ranked()
+	if !slices.Contains(ranked, by) {
+		return
+	}
+	if s.guest {
+		s.chair.Heard(by, now)
+	}
+	if chair, _, _ := s.chair.Current(ranked, s.me, now); chair != by {
+		return
+	}
+	s.carry.digest.signed, s.carry.digest.issued = signed, d.IssuedMs
+	if s.guest {
+		s.followDigest(by, d, now)
+	}
+	s.passDigestOn(now)
+}
+
+// followDigest is how a guest learns who is on stage, which key is in force, and that it has to go.
+func (s *Session) followDigest(by peer.ID, d *wire.Digest, now time.Time) {
+	me := shortOf(s.me)
+	_, authority := s.state.Rank(by)
+	for _, id := range d.Removed {
+		if authority && string(id) == string(me[:]) {
+			s.refuse(room.Removed)
+			return
+		}
+	}
+	byShort := map[overlay.Short]peer.ID{}
+	for p := range s.state.Members {
+		byShort[shortOf(p)] = p
+	}
+	for _, id := range d.Authorities[:min(len(d.Authorities), digestStage)] {
+		if p := byShort[asShort(id)]; p != "" && p != s.me {
+			s.touch(p, now)
+		}
+	}
+	for _, m := range d.Stage {
+		if p := byShort[asShort(m.Peer)]; p != "" && p != s.me {
+			s.touch(p, now).muted = m.Muted
+		}
+	}
+	if chair := s.beat.chair; chair != by {
+		s.beat.chair = by
+	}
+	s.beat.seq = max(s.beat.seq, min(d.Beat, s.age(now)+leapLimit))
+	s.carry.digest.people, s.carry.digest.hands, s.dirty = d.People, d.Hands, true
+	s.adoptStep(room.EpochID(d.EpochId), d.Step, now)
+	heads := s.headsHash()
+	if string(d.Heads) == string(heads[:]) && s.keys.at(room.EpochID(d.EpochId)) >= 0 {
+		s.carry.digest.fetch = time.Time{}
+	} else if s.carry.digest.fetch.IsZero() {
+		s.carry.digest.fetch = now.Add(time.Duration(rand.Int64N(int64(fetchSpread))))
+	}
+}
+
+func asShort(b []byte) (id overlay.Short) {
+	if len(b) == len(id) {
+		copy(id[:], b)
+	}
+	return id
+}
+
+// fetchAsGuest asks a member for what the digest says I lack.
+func (s *Session) fetchAsGuest(now time.Time) {
+	if !s.guest {
+		return
+	}
+	if len(s.carry.overlay.Plan().Parents) > 0 {
+		s.carry.orphan = time.Time{}
+	} else if s.carry.orphan.IsZero() {
+		s.carry.orphan = now
+	} else if now.Sub(s.carry.orphan) >= orphanAsks && s.carry.digest.fetch.IsZero() {
+		s.carry.digest.fetch = now // nobody feeds me: perhaps I am out
+	}
+	if s.carry.digest.fetch.IsZero() || now.Before(s.carry.digest.fetch) {
+		return
+	}
+	var from []peer.ID
+	for p := range s.carry.linked { // a parent that is a member: no further connection
+		if s.state.Role(p) != room.NoRole {
+			from = append(from, p)
+		}
+	}
+	if len(from) == 0 {
+		from = s.others()
+	}
+	if len(from) == 0 {
+		return
+	}
+	s.carry.digest.fetch = now.Add(fetchSpread)
+	s.fetchFrom(from[rand.IntN(len(from))])
+}

@@ -1,0 +1,213 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"balai/identity"
+	"balai/room"
+	"balai/room/election"
+	"balai/room/overlay"
+	"balai/room/wire"
+)
+
+const (
+	offerPeriod  = 30 * time.Second
+	offerSoonest = 2 * time.Second // between two ads, whatever changes
+	offerFrom    = 4               // people from which on offers are told and tried
+	probeAgain   = 60 * time.Second
+	probeRetry   = 15 * time.Second // after a failure
+	probeCounts  = 150 * time.Second
+	probeWait    = 5 * time.Second
+	maxProbes    = 2  // at once
+	maxHeardAds  = 96 // of members and community nodes
+)
+
+// tendOffer renews my own ad, forgets those that ran out, and tries whether others can be reached.
+func (s *Session) tendOffer(now time.Time) {
+	for p, ad := range s.carry.ads {
+		if now.Sub(ad.Issued) > election.AdTTL || s.state.Banned[p] {
+			delete(s.carry.ads, p)
+		}
+	}
+	s.renewAd(now)
+	s.probe(now)
+}
+
+// renewAd tells each half minute, and on a change, what this daemon gives as a relay.
+func (s *Session) renewAd(now time.Time) {
+	if now.Before(s.carry.ownDue) {
+		return
+	}
+	s.carry.ownDue = now.Add(offerSoonest)
+	offer, old := s.cfg.Ports.Offer(), s.carry.own
+	if old != nil && !offerChanged(&offer, old) && now.Sub(old.Issued) < offerPeriod && bytes.Equal(old.Record, s.cfg.Ports.Record()) {
+		return
+	}
+	s.carry.ownSeq++
+	offer.Room, offer.Seq, offer.Record, offer.Present, offer.Issued = s.cfg.Room, s.carry.ownSeq, s.cfg.Ports.Record(), now.Sub(s.since), now
+	if !s.guest {
+		offer.Flags |= election.HoldsKey
+	}
+	ad, err := election.ParseAd(offer.Sign(s.cfg.Key), s.cfg.Room)
+	if err != nil {
+		s.cfg.Log.Warn("own offer to relay cannot be told", "err", err)
+		return
+	}
+	s.carry.own, s.dirty = ad, true
+	if len(s.live) >= offerFrom && (ad.Slots > 0 || old != nil && old.Slots > 0) {
+		s.publishStage(&wire.StageMessage{Message: &wire.StageMessage_RelayAd{RelayAd: ad.Signed}})
+	}
+}
+
+// offerChanged tells whether others would choose otherwise. What is used moves all the time and waits for its turn.
+func offerChanged(a, b *election.Ad) bool {
+	return a.Reach != b.Reach || a.Cap != b.Cap || a.Slots != b.Slots || a.Flags != b.Flags&^election.HoldsKey || a.Prefix != b.Prefix
+}
+
+// checkAd looks at another's offer. Any goroutine.
+func (s *Session) checkAd(sh *shared, signed *wire.Signed) error {
+	ad, err := election.ParseAd(signed, s.cfg.Room)
+	if err != nil {
+		return ErrFalse
+	}
+	now := time.Now()
+	if sh.state.Role(ad.Peer) == room.NoRole || !near(ad.Issued.UnixMilli(), now) {
+		return ErrIgnore
+	}
+	if !s.flood.allow(ad.Peer, offers, now) {
+		return errFlood
+	}
+	if !s.post(func() { s.gotAd(ad) }) {
+		return ErrIgnore
+	}
+	return nil
+}
+
+func (s *Session) gotAd(ad *election.Ad) {
+	old := s.carry.ads[ad.Peer]
+	if s.phase != Live || ad.Peer == s.me || old != nil && !ad.Issued.After(old.Issued) || old == nil && len(s.carry.ads) >= maxHeardAds {
+		return
+	}
+	s.carry.ads[ad.Peer] = ad
+	s.cfg.Ports.Learn(ad.Record, ad.Peer)
+}
+
+// reachable tells whether others can be sent to this daemon as to a parent: it is public, the room is a local one, or
+// somebody on stage has reached it.
+func (s *Session) reachable(now time.Time) bool {
+	if s.cfg.Local || s.carry.own != nil && s.carry.own.Reach == election.ReachPublic {
+		return true
+	}
+	return s.directOf(s.me, now) > 0
+}
+
+// probe tries, from the stage and the core, whether those who offer to relay can be called.
+func (s *Session) probe(now time.Time) {
+	for p, at := range s.carry.direct {
+		if now.Sub(at) > probeCounts {
+			delete(s.carry.direct, p)
+		}
+	}
+	lease := s.carry.force.Lease()
+	if !s.state.Members[s.me].OnStage && (lease == nil || !lease.Holds(s.me)) || len(s.live) < offerFrom {
+		return
+	}
+	for p, ad := range s.carry.ads {
+		pause := probeRetry
+		if _, ok := s.carry.direct[p]; ok {
+			pause = probeAgain
+		}
+		if s.carry.probing >= maxProbes || ad.Slots == 0 || now.Sub(s.carry.probed[p]) < pause {
+			continue
+		}
+		s.carry.probed[p] = now
+		s.carry.probing++
+		s.wg.Go(func() { s.probeOne(p) })
+	}
+}
+
+func (s *Session) probeOne(p peer.ID) {
+	ctx, cancel := context.WithTimeout(s.ctx, probeWait)
+	defer cancel()
+	ok := s.cfg.Ports.Probe(ctx, p)
+	_ = s.call(s.ctx, func() error {
+		s.carry.probing--
+		_, was := s.carry.direct[p]
+		if ok {
+			s.carry.direct[p] = time.Now()
+		} else {
+			delete(s.carry.direct, p)
+		}
+		if was != ok {
+			s.presenceSoon(time.Now())
+		}
+		return nil
+	})
+}
+
+// presenceSoon lets the others hear of a change within introduce.
+func (s *Session) presenceSoon(now time.Time) {
+	if s.due.presence.After(now.Add(introduce)) {
+		s.due.presence = now.Add(introduce)
+	}
+}
+
+// directTold are those whom I reached, as a presence names them.
+func (s *Session) directTold() (out [][]byte) {
+	for p := range s.carry.direct {
+		out = append(out, []byte(p))
+	}
+	return out
+}
+
+// directOf counts the people on stage who reached p; who is on stage itself counts for itself.
+func (s *Session) directOf(p peer.ID, _ time.Time) (n int) {
+	if s.state.Members[p].OnStage {
+		n++
+	}
+	if _, ok := s.carry.direct[p]; ok && s.state.Members[s.me].OnStage {
+		n++
+	}
+	for q, l := range s.live {
+		if q != s.me && q != p && s.state.Members[q].OnStage && l.direct[p] {
+			n++
+		}
+	}
+	return n
+}
+
+// takeReach notes what a presence says of links and of who was reached.
+func (l *presence) takeReach(m *wire.Presence) {
+	l.links = l.links[:0:0]
+	for _, b := range m.Links[:min(len(m.Links), maxLinksTold)] {
+		if len(b) == len(overlay.Short{}) {
+			l.links = append(l.links, overlay.Short(b))
+		}
+	}
+	l.direct = make(map[peer.ID]bool, len(m.Direct))
+	for _, b := range m.Direct[:min(len(m.Direct), maxHeardAds)] {
+		l.direct[peer.ID(b)] = true
+	}
+	l.listeners = min(m.Listeners, maxListeners)
+}
+
+// maxListeners bounds what one relay may claim to serve.
+const maxListeners = 1000
+
+// sourceOwner is whose source a signed record is, verified. False if it is none of this room's.
+func sourceOwner(signed *wire.Signed, id room.ID) (Source, bool) {
+	var m wire.Source
+	p, err := wire.Open(signed, wire.DomainSource, &m)
+	if err != nil || string(m.Peer) != string(p) || string(m.Room) != string(id[:]) || len(m.Salt) != 8 || len(m.EpochId) != 16 || m.Ctr >= 1<<24 {
+		return Source{}, false
+	}
+	src := Source{Peer: p, Salt: [8]byte(m.Salt), Epoch: room.EpochID(m.EpochId), Ctr: m.Ctr}
+	src.ID = sourceID(id, p, src.Salt)
+	return src, true
+}
+
+func shortOf(p peer.ID) overlay.Short { return identity.ShortID(p) }

@@ -1,0 +1,199 @@
+package session
+
+import (
+	"crypto/sha256"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"balai/room"
+	"balai/room/wire"
+)
+
+const (
+	// gossipLimit is how many people are in the ledger and in the members' gossip; listeners beyond it come with a pass.
+	gossipLimit = 64
+	passLife    = time.Hour
+	passRenew   = passLife / 2
+	passSlack   = maxSkew
+	maxPasses   = 4096 // that one admitter remembers
+	tallyPeriod = 10 * time.Second
+	maxChainIDs = 3
+)
+
+// held is a pass that I gave.
+type held struct {
+	name  string
+	chain []room.InviteID
+	exp   time.Time
+}
+
+// makePass signs a pass for p. Only for an authority.
+func (s *Session) makePass(p peer.ID, role room.Role, name string, chain []room.InviteID, now time.Time) *wire.Signed {
+	m := &wire.Pass{
+		Room: s.cfg.Room[:], Peer: []byte(p), Role: uint32(role), EpochId: s.state.Epoch.ID[:], Name: name,
+		NbfS: now.Unix(), ExpS: now.Add(passLife).Unix(),
+	}
+	if g := s.ledger.GrantOf(s.me); g != nil {
+		id := ledgerID(g)
+		m.Grant = id[:]
+	}
+	for _, c := range chain {
+		m.Chain = append(m.Chain, slices.Clone(c[:]))
+	}
+	return wire.Sign(s.cfg.Key, wire.DomainPass, m)
+}
+
+// passFor is a pass for a member, to show to relays that do not hold the ledger, or a new one for a guest who shows hers;
+// nil when I am no authority.
+func (s *Session) passFor(p peer.ID, old *wire.Pass, now time.Time) *wire.Signed {
+	if _, authority := s.state.Rank(s.me); !authority {
+		return nil
+	}
+	if role := s.state.Role(p); role != room.NoRole {
+		return s.makePass(p, role, "", nil, now)
+	}
+	if old == nil {
+		return nil
+	}
+	chain := make([]room.InviteID, len(old.Chain))
+	for i, id := range old.Chain {
+		chain[i] = room.InviteID(id)
+	}
+	s.guests[p] = held{old.Name, chain, now.Add(passLife)}
+	return s.makePass(p, room.Listener, old.Name, chain, now)
+}
+
+// checkPass tells whether p may be here by a pass. The reason is 0 when it may. While no authority is live an expired
+// pass stays good.
+func (s *Session) checkPass(p peer.ID, signed *wire.Signed, now time.Time) (*wire.Pass, room.Reason) {
+	if s.state.Banned[p] {
+		return nil, room.Banned
+	}
+	if _, out := s.state.Removed[p]; out {
+		return nil, room.Removed
+	}
+	if signed == nil {
+		return nil, room.NoAdmitter
+	}
+	var m wire.Pass
+	by, err := wire.Open(signed, wire.DomainPass, &m)
+	if err != nil {
+		return nil, room.BadSignature
+	}
+	if string(m.Room) != string(s.cfg.Room[:]) || string(m.Peer) != string(p) || len(m.Chain) > maxChainIDs {
+		return nil, room.WrongRoom
+	}
+	if _, authority := s.state.Rank(by); !authority {
+		return nil, room.BadSignature
+	}
+	nbf, exp := time.Unix(m.NbfS, 0), time.Unix(m.ExpS, 0)
+	switch {
+	case now.Before(nbf.Add(-passSlack)):
+		return nil, room.NotYet
+	case exp.Sub(nbf) > passLife:
+		return nil, room.Malformed
+	case now.After(exp.Add(passSlack)) && s.firstAuthority() != "":
+		return nil, room.Expired
+	}
+	for i, id := range m.Chain {
+		if len(id) != len(room.InviteID{}) {
+			return nil, room.Malformed
+		}
+		if branch, revoked := s.state.Revoked[room.InviteID(id)]; revoked && (branch || i == len(m.Chain)-1) {
+			return nil, room.Revoked
+		}
+	}
+	return &m, 0
+}
+
+// asGuest lets a listener in by a pass, beyond those whom the ledger holds.
+func (s *Session) asGuest(n *newcomer, now time.Time) {
+	a := s.admission(n)
+	if _, again := s.guests[n.peer]; !again && len(s.guests) >= maxPasses {
+		for p, g := range s.guests {
+			if now.After(g.exp) {
+				delete(s.guests, p)
+			}
+		}
+	}
+	if _, again := s.guests[n.peer]; !again {
+		for _, id := range a.Chain {
+			s.passed[id]++
+		}
+	}
+	s.guests[n.peer] = held{a.Name, a.Chain, now.Add(passLife)}
+	s.dirty = true
+}
+
+// mayBeGuest tells whether a newcomer comes by a pass: a listener, when the ledger holds as many people as gossip carries.
+func (s *Session) mayBeGuest(n *newcomer) bool {
+	if _, already := s.guests[n.peer]; already && !n.claim.Member {
+		return true
+	}
+	return s.admission(n).Role == room.Listener && !n.claim.Member && !s.mustKnock(n) && len(s.live)+len(s.admits.waiting) >= s.limit
+}
+
+// tallyGuests writes down how often invites with a limit were used by passes.
+func (s *Session) tallyGuests(now time.Time) {
+	if len(s.passed) == 0 || !s.due.passed(&s.due.tally, now, tallyPeriod) {
+		return
+	}
+	for id, n := range s.passed {
+		if n <= s.tallied[id] {
+			continue
+		}
+		op := room.Op{Kind: room.TallyUses, Invite: id, Count: uint64(n), Root: s.guestRoot(id)}
+		if _, err := s.appendOp(op, now, true); err != nil {
+			s.cfg.Log.Warn("uses of an invite not written down", "err", err)
+			return
+		}
+		s.tallied[id] = n
+		return // one a second is enough
+	}
+}
+
+// guestRoot is SHA-256 over the ids, in order, of those who came by an invite: what the tally speaks of.
+func (s *Session) guestRoot(id room.InviteID) (root room.OpID) {
+	var all []peer.ID
+	for p, g := range s.guests {
+		if slices.Contains(g.chain, id) {
+			all = append(all, p)
+		}
+	}
+	sortPeers(all)
+	h := sha256.New()
+	for _, p := range all {
+		h.Write([]byte(p))
+	}
+	return room.OpID(h.Sum(nil))
+}
+
+// renewPass asks an authority for a new pass before mine runs out.
+func (s *Session) renewPass(now time.Time) {
+	if _, authority := s.state.Rank(s.me); authority {
+		if s.pass == nil || now.Sub(s.passAt) >= passRenew {
+			s.takePass(s.makePass(s.me, s.state.Role(s.me), "", nil, now), now)
+		}
+		return
+	}
+	if s.pass != nil && now.Sub(s.passAt) < passRenew {
+		return
+	}
+	if p := s.firstAuthority(); p != "" && p != s.me {
+		s.fetchFrom(p)
+	}
+}
+
+// takePass keeps a pass that an authority gave me.
+func (s *Session) takePass(signed *wire.Signed, now time.Time) {
+	if signed == nil {
+		return
+	}
+	m, reason := s.checkPass(s.me, signed, now)
+	if reason != 0 {
+		return
+	}
+	s.pass, s.passAt, s.dirty = signed, time.Unix(m.NbfS, 0), true
+}

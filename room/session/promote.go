@@ -1,0 +1,94 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"balai/room"
+	"balai/room/ledger"
+	"balai/room/wire"
+)
+
+// promoteFor bounds how long a guest waits to be taken into the ledger.
+const promoteFor = 15 * time.Second
+
+// asMember makes a guest a member before she raises her hand, writes or reacts: from then on she is seen, and in the
+// members' gossip. Not in the session's goroutine.
+func (s *Session) asMember(ctx context.Context) error {
+	var authorities []peer.ID
+	err := s.call(ctx, func() error {
+		if !s.guest || s.phase != Live {
+			return nil
+		}
+		for _, p := range append([]peer.ID{s.state.Host}, s.state.Moderators...) {
+			if p != s.me {
+				authorities = append(authorities, p)
+			}
+		}
+		return nil
+	})
+	if err != nil || len(authorities) == 0 {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, promoteFor)
+	defer cancel()
+	err = room.NoAdmitter
+	for _, p := range authorities {
+		if err = s.promoteBy(ctx, p); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("the room has more listeners than are listed by name, and nobody could add you: %w", err)
+}
+
+// promoteBy asks one authority.
+func (s *Session) promoteBy(ctx context.Context, p peer.ID) error {
+	a := s.hello(ctx, p)
+	defer a.close()
+	if a.err != nil {
+		return a.err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = a.st.Reset() })
+	defer stop()
+	claim := s.makeClaim(p, a.nonce)
+	claim.Member = true
+	if err := a.st.Write(&wire.JoinMessage{Message: &wire.JoinMessage_Claim{Claim: claim}}); err != nil {
+		return err
+	}
+	m, err := s.answer(a.st)
+	if err != nil {
+		return err
+	}
+	w := m.GetWelcome()
+	if w == nil {
+		return room.KnockPending
+	}
+	l, ops, err := s.checkWelcome(ctx, w, p)
+	if err != nil {
+		return err
+	}
+	return s.call(ctx, func() error { return s.promoted(w, l, ops, p, time.Now()) })
+}
+
+// promoted is the moment of being in the ledger.
+func (s *Session) promoted(w *wire.Welcome, l *ledger.Ledger, ops []*wire.Signed, from peer.ID, now time.Time) error {
+	if s.phase != Live || l.State().Role(s.me) == room.NoRole {
+		return ErrOver
+	}
+	if !s.guest {
+		return nil
+	}
+	s.guest, s.ledger = false, l
+	if err := s.saveAll(w.Genesis, ops); err != nil {
+		s.cfg.Log.Warn("room not stored", "err", err)
+	}
+	s.takePass(w.Pass, now)
+	s.takeKey(w.Key, now)
+	s.arrive(w.Records, from, now)
+	s.due.presence = time.Time{}
+	s.afterLedger(now)
+	return nil
+}

@@ -1,0 +1,321 @@
+package trust
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"balai/node/api"
+	"balai/room/session"
+)
+
+// theatre is a room with a core: a stage of three who speak, and listeners, all with legs.
+type theatre struct {
+	t     *testing.T
+	id    string
+	link  string
+	stage []*seat
+	rest  []*seat
+}
+
+// seat is one person: a daemon and its leg.
+type seat struct {
+	*daemon
+	leg   *leg
+	alive bool
+}
+
+// newTheatre opens a room of people, of whom the first three speak. Args are more arguments of each daemon.
+func newTheatre(t *testing.T, people int, args func(i int) []string) *theatre {
+	t.Helper()
+	th := &theatre{t: t}
+	all := make([]*seat, people)
+	var wg sync.WaitGroup
+	for i := range all {
+		wg.Go(func() {
+			var more []string
+			if args != nil {
+				more = args(i)
+			}
+			all[i] = &seat{daemon: start(t, fmt.Sprint("p", i), more...), alive: true}
+		})
+	}
+	wg.Wait()
+	host := all[0]
+	th.id = host.open("unlisted")
+	th.link = host.daemon.link(th.id, "listener")
+	for _, p := range all[1:] {
+		p.enter(th.link)
+	}
+	for _, p := range all[1:3] {
+		host.act(th.id, p.daemon.id, "stage")
+		p.until(th.id, "on stage", func(v session.View) bool { return v.Me.OnStage })
+	}
+	for i, p := range all {
+		p.leg = attach(p.daemon, th.id, p.name)
+		if i < 3 {
+			p.mute(th.id, false)
+		}
+	}
+	th.stage, th.rest = all[:3], all[3:]
+	return th
+}
+
+func (th *theatre) all() (out []*seat) {
+	for _, p := range slices.Concat(th.stage, th.rest) {
+		if p.alive {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func (th *theatre) byID(id string) *seat {
+	for _, p := range slices.Concat(th.stage, th.rest) {
+		if p.daemon.id == id {
+			return p
+		}
+	}
+	th.t.Fatalf("nobody here is %s", id)
+	return nil
+}
+
+func (p *seat) view(id string) session.View {
+	p.t.Helper()
+	v, err := p.Room(p.t.Context(), id)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return v
+}
+
+// by are the relays that a person uses so: parent or warm.
+func by(v session.View, use string) (out []string) {
+	for _, r := range v.Relays {
+		if r.Use == use {
+			out = append(out, r.PeerID)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// carried waits until a core of the living carries the room for everybody, the mesh is gone, and all of it has stayed so for
+// some seconds: what is killed then is killed in the middle of a talk, not of a change.
+func (th *theatre) carried(gone ...string) []string {
+	th.t.Helper()
+	var core []string
+	var was string
+	var since time.Time
+	eventually(th.t, "a core that carries all", func() bool {
+		core = th.all()[0].view(th.id).Core
+		if len(core) < 2 || slices.ContainsFunc(gone, func(id string) bool { return slices.Contains(core, id) }) {
+			return false
+		}
+		now := ""
+		for _, p := range th.all() {
+			v := p.view(th.id)
+			in, stage := slices.Contains(core, p.daemon.id), slices.Contains(th.stage, p)
+			active, warm := by(v, "parent"), by(v, "warm")
+			if !slices.Equal(v.Core, core) || in && len(active) > 0 || !in && (len(active) == 0 || !stage && len(warm) == 0 || p.links(th.id) > 3) {
+				was = ""
+				return false
+			}
+			now += fmt.Sprint(p.name, active, warm)
+		}
+		if now != was {
+			was, since = now, time.Now()
+		}
+		return time.Since(since) >= settled
+	})
+	return core
+}
+
+const settled = 4 * time.Second
+
+func (p *seat) links(id string) int {
+	var s api.Stats
+	if err := p.Do(p.t.Context(), "GET", "/rooms/"+id+"/stats", nil, &s); err != nil {
+		p.t.Fatal(err)
+	}
+	return len(s.Links)
+}
+
+// pairs tells for each listener and speaker alive the longest time without a word in [from, to].
+func (th *theatre) pairs(from, to time.Time) (worst time.Duration, who string, all []time.Duration) {
+	for _, l := range th.all() {
+		for _, s := range th.stage {
+			if !s.alive || s == l {
+				continue
+			}
+			last, gap := from, time.Duration(0)
+			for _, w := range l.leg.words(s.name, from) {
+				if w.at.After(to) {
+					break
+				}
+				gap, last = max(gap, w.at.Sub(last)), w.at
+			}
+			gap = max(gap, to.Sub(last))
+			all = append(all, gap)
+			if gap > worst {
+				worst, who = gap, s.name+" at "+l.name
+			}
+		}
+	}
+	slices.Sort(all)
+	return worst, who, all
+}
+
+func (th *theatre) names(ids []string) (out []string) {
+	for _, id := range ids {
+		out = append(out, th.byID(id).name)
+	}
+	return out
+}
+
+// kill ends a person's daemon without a word.
+func (th *theatre) kill(p *seat) time.Time {
+	at := time.Now()
+	p.alive = false
+	p.leg.close()
+	p.end(syscall.SIGKILL)
+	return at
+}
+
+// back starts a killed person's daemon again; it comes back by itself and gets a new leg.
+func (th *theatre) back(p *seat) {
+	p.run()
+	p.until(th.id, "back", func(v session.View) bool { return v.State == session.Live })
+	p.leg, p.alive = attach(p.daemon, th.id, p.name), true
+	if slices.Contains(th.stage, p) {
+		p.mute(th.id, false)
+	}
+}
+
+// aRelay is a core member that carries somebody, that does not speak, and is not the chair.
+func (th *theatre) aRelay(core []string) *seat {
+	th.t.Helper()
+	uses := map[string]int{}
+	for _, p := range th.all() {
+		for _, r := range by(p.view(th.id), "parent") {
+			uses[r]++
+		}
+	}
+	best := ""
+	for _, id := range core {
+		if !slices.Contains(th.stage, th.byID(id)) && uses[id] > uses[best] {
+			best = id
+		}
+	}
+	if best == "" {
+		return nil
+	}
+	return th.byID(best)
+}
+
+// Everybody hears every speaker, through relays that are neither; relays in use are killed in mid-sentence.
+func TestRelayKilled(t *testing.T) {
+	th := newTheatre(t, 9, func(i int) []string {
+		if i < 3 {
+			return []string{"--relay", "never"} // who speaks relays nothing: who is heard is heard by others
+		}
+		return nil
+	})
+	core := th.carried()
+	for _, p := range th.all() {
+		for _, s := range th.stage {
+			if s != p {
+				p.leg.hears(s.name)
+			}
+		}
+	}
+	rounds := 4
+	if os.Getenv("BALAI_SOAK") != "" {
+		rounds = 10
+	}
+	for i := range rounds {
+		p := th.aRelay(core)
+		if p == nil {
+			t.Fatal("no relay in use but speakers")
+		}
+		pause(t, time.Second)
+		before := map[string]string{}
+		for _, l := range th.all() {
+			v := l.view(th.id)
+			before[l.name] = fmt.Sprint("parent ", th.names(by(v, "parent")), " warm ", th.names(by(v, "warm")))
+		}
+		at := th.kill(p)
+		pause(t, 6*time.Second)
+		worst, who, all := th.pairs(at.Add(-500*time.Millisecond), at.Add(5*time.Second))
+		t.Logf("kill %d (%s): of %d pairs the longest gap is %v (%s), the median %v", i+1, p.name, len(all), worst, who, all[len(all)/2])
+		if worst > time.Second {
+			t.Errorf("kill %d: %s is silent for %v", i+1, who, worst)
+			for l, was := range before {
+				t.Logf("%s had %s", l, was)
+			}
+		}
+		core = th.carried(p.daemon.id)
+		th.back(p)
+		core = th.carried()
+	}
+}
+
+// The chair is killed: nobody changes the parent, nobody misses a word of the others.
+func TestChairKilled(t *testing.T) {
+	th := newTheatre(t, 9, func(i int) []string {
+		if i < 3 {
+			return []string{"--relay", "never"}
+		}
+		return nil
+	})
+	th.carried()
+	before := map[*seat][]string{}
+	for _, p := range th.all() {
+		before[p] = by(p.view(th.id), "parent")
+	}
+	chair := th.stage[0]
+	if v := th.rest[0].view(th.id); v.Chair != chair.daemon.id {
+		t.Fatalf("the chair is %s", v.Chair)
+	}
+	at := th.kill(chair)
+	pause(t, 15*time.Second)
+	for _, p := range th.all() {
+		if now := by(p.view(th.id), "parent"); !slices.Equal(now, before[p]) {
+			t.Errorf("%s moved from %v to %v", p.name, before[p], now)
+		}
+	}
+	worst, who, _ := th.pairs(at, at.Add(14*time.Second))
+	t.Logf("the longest gap after the chair's end is %v (%s)", worst, who)
+	if worst > time.Second {
+		t.Errorf("%s is silent for %v", who, worst)
+	}
+	if v := th.rest[0].view(th.id); v.Chair == chair.daemon.id || v.Chair == "" {
+		t.Errorf("the chair is still %s", v.Chair)
+	}
+}
+
+// The relay that is also the chair is killed.
+func TestChairAndRelayKilled(t *testing.T) {
+	th := newTheatre(t, 8, func(i int) []string {
+		if i == 0 || i == 5 {
+			return nil // two give, one of them the host: so the chair has to be in the core
+		}
+		return []string{"--relay", "never"}
+	})
+	core := th.carried()
+	if !slices.Contains(core, th.stage[0].daemon.id) {
+		t.Fatalf("the chair is not in the core %v", core)
+	}
+	pause(t, time.Second)
+	at := th.kill(th.stage[0])
+	pause(t, 8*time.Second)
+	worst, who, all := th.pairs(at.Add(-500*time.Millisecond), at.Add(7*time.Second))
+	t.Logf("of %d pairs the longest gap is %v (%s), the median %v", len(all), worst, who, all[len(all)/2])
+	if worst > 2*time.Second {
+		t.Errorf("%s is silent for %v", who, worst)
+	}
+}
