@@ -336,13 +336,18 @@ func (f *flow) speak(m *flowLeg, u *rtc.UpFrame, now time.Time) {
 	f.passOwn(&e, now)
 }
 
+// wall is where the own counter is at now, sent or not; a microphone may be maxDrift away from it.
+func (f *flow) wall(now time.Time) uint32 {
+	return f.base + uint32(max(now.Sub(f.start), 0)/media.Tick)
+}
+
 // counter maps the leg's clock to the own source's, which never goes back, whatever leg sends: 20 ms ticks of the
 // wall, from which a microphone may be maxDrift away. False: not to be sent.
 func (f *flow) counter(m *flowLeg, u *rtc.UpFrame, now time.Time) (uint32, bool) {
 	if f.sealer == nil || u.Ticks < 1 || u.Ticks > media.MaxTicks || !f.takeMic(m, now) {
 		return 0, false
 	}
-	wall := f.base + uint32(max(now.Sub(f.start), 0)/media.Tick)
+	wall := f.wall(now)
 	ctr := m.offset + u.Ctr
 	if drift := int32(ctr - wall); !m.began || drift > maxDrift || drift < -maxDrift {
 		ctr = wall

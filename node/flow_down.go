@@ -78,7 +78,7 @@ func (f *flow) frame(l *linkState, e *media.Entry, late time.Duration, hops uint
 	if r.any && e.Ctr < r.newest {
 		late += time.Duration(r.newest-e.Ctr) * media.Tick
 	}
-	if late > maxAge {
+	if late > maxAge || r.overtakes(l, e.Ctr, now) {
 		r.report.Refused++
 		return
 	}
@@ -96,6 +96,9 @@ func (f *flow) frame(l *linkState, e *media.Entry, late time.Duration, hops uint
 		return
 	default:
 		r.report.Opened++
+		if l.peer == r.src.Peer {
+			r.heard, r.heardAt = e.Ctr, now
+		}
 	}
 	var lost uint16
 	if err == nil || len(f.plan.Epochs) == 0 { // what does not open may lie about its counter
@@ -123,6 +126,15 @@ func (f *flow) frame(l *linkState, e *media.Entry, late time.Duration, hops uint
 		_ = g.player.Play(r.report.Slot, out) // a leg that is not up plays nothing
 	}
 }
+
+// overtakes: while a speaker is heard on its own link, nobody else can have frames of it that are newer than that by more
+// than links differ. A relay that forges one cannot make the true ones look late.
+func (r *remote) overtakes(l *linkState, ctr uint32, now time.Time) bool {
+	since := now.Sub(r.heardAt)
+	return l.peer != r.src.Peer && since < heardFresh && int64(ctr)-int64(r.heard) > int64((since+maxAge/2)/media.Tick)
+}
+
+const heardFresh = time.Second
 
 // audible gives the source its slot, and tells whether it is to be played.
 func (f *flow) audible(r *remote, e *media.Entry, now time.Time) bool {

@@ -27,6 +27,8 @@ type remote struct {
 	dense   bool   // it followed on the one before without a gap
 	via     uint32 // the link that it came by, and the bundles missing there when it did
 	missing uint64
+	heard   uint32 // counter of the newest frame on its speaker's own link, and when it came
+	heardAt time.Time
 	asked   time.Time // for a block
 	asks    int
 	told    uint32 // a frame that some peer holds and I do not, and since when I know
@@ -150,6 +152,9 @@ func (f *flow) applyRemotes(now time.Time) {
 			f.hush(s.ID)
 			r.report.Slot, r.voice = -1, voice{}
 		}
+		if s.Now != r.src.Now {
+			r.opener.Expect(s.Now, now)
+		}
 		r.src = s
 		commits := f.plan.Commits
 		for _, c := range commits[max(0, len(commits)-sframe.KeptEpochs):] {
@@ -182,7 +187,9 @@ func (f *flow) newRemote(s session.Source) *remote {
 		f.cfg.Log.Warn("source refused", "peer", s.Peer)
 		return nil
 	}
-	r := &remote{src: s, opener: sframe.NewOpener(owner, s.Ctr), verify: sframe.NewBlockVerifier(owner, key)}
+	opener := sframe.NewOpener(owner, s.Ctr)
+	opener.Expect(s.Now, f.cfg.Now())
+	r := &remote{src: s, opener: opener, verify: sframe.NewBlockVerifier(owner, key)}
 	r.report = session.SourceReport{Peer: s.Peer, ID: s.ID, Slot: -1}
 	return r
 }
@@ -309,7 +316,7 @@ func (f *flow) tell(now time.Time) {
 	rep := f.report
 	rep.Leg, rep.Speaking = len(f.legs) > 0, f.me.speaking
 	if f.sealer != nil {
-		rep.Ctr = f.sealer.Next()
+		rep.Ctr = max(f.sealer.Next(), max(f.wall(now), maxDrift)-maxDrift)
 	}
 	for _, r := range f.remotes {
 		s := r.report

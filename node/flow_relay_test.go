@@ -420,3 +420,57 @@ func TestRelayLoudestThree(t *testing.T) {
 		check("dewi", "citra", "eka")
 	})
 }
+
+// Another of the core, who holds the key, forges frames of the near future: while the speaker is heard on its own link they
+// are refused, and the true ones are not taken for late.
+func TestRelayForgesTheFuture(t *testing.T) {
+	bubbleOf(t, "ana rita rob lena", func(w *world, p map[string]*person) {
+		w.tree("ana > rita", "ana > rob", "rita = rob", "rita >> lena")
+		forger := sframe.NewSealer(p["ana"].owner(), 0)
+		forger.Rekey(w.epochs[w.seal])
+		forged, seen := 0, map[string]bool{}
+		w.onWire(func(from, to *person, b []byte) [][]byte {
+			u, err := media.Parse(b)
+			if err != nil {
+				return [][]byte{b}
+			}
+			head, out := u, [][]byte{b}
+			for e := (media.Entry{}); u.Next(&e); {
+				switch {
+				case e.Kind == media.Frame && from == p["rob"] && to == p["rita"] && e.Source == p["ana"].id() && e.Ctr > 50 && e.Ctr+35 >= forger.Next():
+					h := e.Header
+					h.Ctr, h.Step, h.Epoch = e.Ctr+35, forger.Nibbles()&15, forger.Nibbles()>>4
+					var raw [media.HeaderLen]byte
+					h.Put(&raw)
+					body, err := forger.Seal(nil, raw[:], []byte("a lie"))
+					if err != nil {
+						t.Fatal(err)
+					}
+					lie := media.AppendEntry(nil, &raw, body)
+					forged++
+					seen[string(lie)] = false
+					var build media.Builder
+					build.Begin(media.Bundle{Handle: head.Handle, Seq: head.Seq, SendMs: head.SendMs, Hops: head.Hops}, media.MaxBundle)
+					build.Add(lie)
+					out = append(out, bytes.Clone(build.Bytes()))
+				case to == p["lena"]:
+					if _, lie := seen[string(e.Raw)]; lie {
+						seen[string(e.Raw)] = true
+					}
+				}
+			}
+			return out
+		})
+		w.talk(4*time.Second, p["ana"])
+		w.settle()
+		w.hears(p["lena"], p["ana"])
+		if forged < 50 {
+			t.Fatalf("%d forged", forged)
+		}
+		for _, went := range seen {
+			if went {
+				t.Fatal("a forged frame went on")
+			}
+		}
+	})
+}

@@ -36,6 +36,7 @@ type Config struct {
 	Bootstrap []string // multiaddrs with /p2p/…, dialled as they are
 	NoMDNS    bool
 	Relay     string // auto, never, only-lan
+	RelayKbps int    // upload that it gives to others in a room, in kbit/s; 0: as usual
 	Name      string // display name for a profile that has none
 	Version   string
 	Log       *slog.Logger

@@ -124,6 +124,12 @@ func (j *joined) Offer() (ad election.Ad) {
 	if j.local {
 		ad.Cap = relayCapLN
 	}
+	if limit := j.d.cfg.RelayKbps; limit > 0 {
+		ad.Cap = min(ad.Cap, uint32(limit))
+	}
+	if onLowBattery("/sys/class/power_supply") {
+		ad.Flags |= election.OnBattery
+	}
 	ad.Slots = min((ad.Cap-ad.Cap/relayKept)/childKbps, maxSlots)
 	return ad
 }

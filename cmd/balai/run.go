@@ -22,6 +22,7 @@ type runCmd struct {
 	NoMDNS    bool     `name:"no-mdns" help:"Do not look for others on the local network."`
 	NoBrowser bool     `help:"Do not open the page."`
 	Name      string   `placeholder:"NAME" help:"Your name in rooms, kept for a profile that has none yet."`
+	RelayKbps int      `placeholder:"KBIT/S" help:"Upload that this daemon gives to others in a room, at most. Usual: 6000, and 100000 in a room of its own network."`
 	Relay     string   `enum:"auto,never,only-lan" default:"auto" help:"May this daemon pass on other people's sealed audio in rooms that you are in. auto: when a room chooses it; never; only-lan: only in rooms that use this network's own addresses."`
 	lifetime
 }
@@ -59,7 +60,7 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 	ctx, stop := c.bound(ctx)
 	defer stop()
 	return node.Run(ctx, node.Config{
-		Data: dir, API: c.API, Listen: c.Listen, Bootstrap: c.Bootstrap, NoMDNS: c.NoMDNS, Relay: c.Relay, Name: c.Name,
+		Data: dir, API: c.API, Listen: c.Listen, Bootstrap: c.Bootstrap, NoMDNS: c.NoMDNS, Relay: c.Relay, RelayKbps: max(c.RelayKbps, 0), Name: c.Name,
 		Version: versionNow().Version, Log: a.logger(),
 		Ready: func(r node.Ready) {
 			a.ready(r, "balai is ready: "+r.URL+" (balai open shows the page)")

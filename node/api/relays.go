@@ -59,7 +59,7 @@ func (h *handler) vouch(c *call, in vouchIn) error {
 			return err
 		}
 	}
-	return rm.Act(c.r.Context(), room.Vouch, p, "")
+	return decide(c.r.Context(), rm, room.Vouch, p)
 }
 
 func (h *handler) unvouch(c *call, _ none) error {
@@ -67,7 +67,16 @@ func (h *handler) unvouch(c *call, _ none) error {
 	if err != nil {
 		return err
 	}
-	return rm.Act(c.r.Context(), room.Unvouch, p, "")
+	return decide(c.r.Context(), rm, room.Unvouch, p)
+}
+
+// decide writes a decision about a relay, and returns when the room's view shows it.
+func decide(ctx context.Context, rm Room, kind room.Kind, p peer.ID) error {
+	if err := rm.Act(ctx, kind, p, ""); err != nil {
+		return err
+	}
+	_, _ = rm.Lines(ctx) // a room answers one thing after the other, each with its view made; the decision stands anyway
+	return nil
 }
 
 // relay is the room and the peer of the path.

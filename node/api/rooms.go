@@ -72,7 +72,7 @@ func (h *handler) create(c *call, in NewRoom) (session.View, error) {
 		return session.View{}, err
 	}
 	for _, p := range relays {
-		if err := rm.Act(c.r.Context(), room.Vouch, p, ""); err != nil {
+		if err := decide(c.r.Context(), rm, room.Vouch, p); err != nil {
 			return session.View{}, fmt.Errorf("the room is open, but %s is not vouched for: %w", p, err)
 		}
 	}

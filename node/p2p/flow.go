@@ -31,6 +31,8 @@ type flow struct {
 
 	deaf   patience // in no topic known here
 	silent patience
+
+	circuit patience // its stream is on a circuit though there is a direct connection
 }
 
 func newFlow(now time.Time) *flow {

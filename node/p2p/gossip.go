@@ -108,7 +108,11 @@ func newGossip(h *Host, proto protocol.ID, gate *memberGate) (*Gossip, error) {
 	} else {
 		opts = append(opts, pubsub.WithBlacklist(openGate{}))
 	}
-	ps, err := pubsub.NewGossipSub(h.ctx, h.host, opts...)
+	under := h.host
+	if gate != nil {
+		under = newMemberHost(h.host, gate)
+	}
+	ps, err := pubsub.NewGossipSub(h.ctx, under, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("p2p: gossip %s: %w", proto, err)
 	}

@@ -198,7 +198,7 @@ func (g *Gossip) greetNow(ctx context.Context, p peer.ID) error {
 
 // hail makes pubsub open its stream to p and greet, if it has none.
 func (g *Gossip) hail(p peer.ID) {
-	if g.h.ctx.Err() != nil || !g.h.speaks(p, g.proto) {
+	if g.h.ctx.Err() != nil || !g.speaks(p) {
 		return
 	}
 	err := g.h.greet.Emit(event.EvtPeerProtocolsUpdated{Peer: p, Added: []protocol.ID{g.proto}})
@@ -258,20 +258,20 @@ func (h *Host) watch() {
 }
 
 // mend opens the stream to each peer that has none, and starts over with each that is in no topic known
-// here for 3 s, and among members with each that has been silent for 10 s; again and again, ever later. In
-// the lobby silence is the rule.
+// here for 3 s, or to which the stream runs over a circuit though there is better, and among members with
+// each that has been silent for 10 s; again and again, ever later. In the lobby silence is the rule.
 func (g *Gossip) mend(now time.Time) {
 	g.prune(now)
 	g.regreet()
 	subscribed, topics := g.subscribed()
 	for _, p := range g.h.host.Network().Peers() {
-		if g.gate != nil && !g.gate.has(p) || !g.h.speaks(p, g.proto) || g.isBusy(p) {
+		if g.gate != nil && !g.gate.has(p) || !g.speaks(p) || g.isBusy(p) {
 			continue
 		}
 		if len(g.streams(p, network.DirOutbound)) == 0 {
 			g.hail(p)
 		}
-		if topics > 0 && g.broken(p, !subscribed[p], now) {
+		if topics > 0 && g.broken(p, !subscribed[p], now) || g.outdated(p, now) {
 			g.askGreeting(p)
 		}
 	}
@@ -306,6 +306,25 @@ func (g *Gossip) broken(p peer.ID, deaf bool, now time.Time) bool {
 	return g.gate != nil && f.silent.due(now.Sub(f.heard) >= silentAfter, 0, silentLongest, now)
 }
 
+// outdated tells whether it is time to bring the stream to p from a circuit to a direct connection. The
+// leader goes first; the other asks for it only if nothing comes of that.
+func (g *Gossip) outdated(p peer.ID, now time.Time) bool {
+	if g.gate == nil {
+		return false
+	}
+	out := g.streams(p, network.DirOutbound)
+	old := g.h.host.Network().Connectedness(p) == network.Connected && len(out) > 0 &&
+		!slices.ContainsFunc(out, func(s network.Stream) bool { return !s.Conn().Stat().Limited })
+	first := deafAfter
+	if g.leads(p) {
+		first = 0
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f := g.flows[p]
+	return f != nil && f.circuit.due(old, first, silentLongest, now)
+}
+
 // patience says when a fault that stays is to be acted on again.
 type patience struct {
 	since time.Time // first seen, or last acted on
@@ -338,19 +357,18 @@ func (p *patience) due(fault bool, first, longest time.Duration, now time.Time) 
 func (g *Gossip) prune(now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	net := g.h.host.Network()
 	for p, f := range g.flows {
-		if now.Sub(f.heard) > time.Minute && net.Connectedness(p) != network.Connected {
+		if now.Sub(f.heard) > time.Minute && !g.near(p) {
 			delete(g.flows, p)
 		}
 	}
 	for p := range g.refused {
-		if net.Connectedness(p) != network.Connected {
+		if !g.near(p) {
 			delete(g.refused, p)
 		}
 	}
 	for p := range g.early {
-		if net.Connectedness(p) != network.Connected {
+		if !g.near(p) {
 			delete(g.early, p)
 		}
 	}

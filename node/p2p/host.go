@@ -15,7 +15,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	ma "github.com/multiformats/go-multiaddr"
@@ -314,13 +313,4 @@ func (h *Host) CommunityNodes() []peer.ID {
 		got, err := h.host.Peerstore().SupportsProtocols(p, rendezvousProtocol)
 		return err != nil || len(got) == 0
 	})
-}
-
-// speaks tells whether p is connected and announced proto.
-func (h *Host) speaks(p peer.ID, proto protocol.ID) bool {
-	if h.host.Network().Connectedness(p) != network.Connected {
-		return false
-	}
-	got, err := h.host.Peerstore().SupportsProtocols(p, proto)
-	return err == nil && len(got) > 0
 }

@@ -38,7 +38,6 @@ type Input struct {
 	State      *room.State
 	People     int // here, listeners included
 	Listeners  int
-	Stage      int // people on stage and here
 	Candidates []Candidate
 	Voters     []peer.ID             // stage and core, those heard lately
 	Dead       map[peer.ID][]peer.ID // who says that this core member does not serve
@@ -76,12 +75,12 @@ func (e *Elector) Next(in *Input, f *Force, now time.Time) (l Lease, out Outcome
 	if old == nil && len(out.Ads) == 0 && !out.NoRelay {
 		return l, out, false
 	}
-	l = Lease{Room: in.State.Room, By: in.Me, Term: f.Term() + 1, Version: 1, Grant: in.Grant, Ads: out.Ads, NoRelay: out.NoRelay, Issued: now, TTL: LeaseTTL}
+	l = Lease{Room: in.State.Room, By: in.Me, Term: min(f.Term()+1, maxTerm), Version: 1, Grant: in.Grant, Ads: out.Ads, NoRelay: out.NoRelay, Issued: now, TTL: LeaseTTL}
 	if old == nil {
 		return l, out, true
 	}
 	if old.By == in.Me {
-		l.Term, l.Version = old.Term, old.Version+1
+		l.Term, l.Version = old.Term, min(old.Version+1, maxTerm)
 	}
 	if in.Grant == (room.OpID{}) && !onlyReplaces(&l, old) {
 		l.Ads, l.NoRelay = old.Ads, old.NoRelay
@@ -199,6 +198,9 @@ func (e *Elector) kept(in *Input, f *Force, cs []*Candidate, size int, now time.
 	}
 	for i := range in.Candidates { // who serves well needs not be eligible anew: a probe that failed is not a death
 		c := &in.Candidates[i]
+		if in.State.Role(c.Ad.Peer) == room.NoRole && !in.State.Vouched[c.Ad.Peer] && len(cs) >= baseCore {
+			continue // it was there for want of anybody else
+		}
 		if old != nil && old.Holds(c.Ad.Peer) && !slices.Contains(core, c) && c.willing(in.State) && !in.dead(c.Ad.Peer) && len(core) < MaxCore {
 			core = append(core, c)
 		}

@@ -47,8 +47,8 @@ func TestEligible(t *testing.T) {
 		"not heard":            {func(c *Candidate) { c.Live = false }, false},
 		"new":                  {func(c *Candidate) { c.Here, c.Order = 59*time.Second, 8 }, false},
 		"new, among the first": {func(c *Candidate) { c.Here, c.Order = time.Second, 7 }, true},
-		"reached by half":      {func(c *Candidate) { c.Ad.Reach, c.Direct = ReachUnknown, 2 }, true},
-		"reached by one":       {func(c *Candidate) { c.Ad.Reach, c.Direct = ReachUnknown, 1 }, false},
+		"reached by half":      {func(c *Candidate) { c.Ad.Reach, c.Direct, c.Of = ReachUnknown, 2, 3 }, true},
+		"reached by one":       {func(c *Candidate) { c.Ad.Reach, c.Direct, c.Of = ReachUnknown, 1, 3 }, false},
 	} {
 		in := p.input("a", 100)
 		tt.change(&in.Candidates[0])

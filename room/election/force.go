@@ -46,8 +46,11 @@ func (f *Force) Take(l *Lease, s *room.State, ranked []peer.ID, chair peer.ID, n
 		return err
 	}
 	old := f.lease
+	if old == nil && chair != "" && chair != l.By {
+		return ErrNotChair // the first one is not for whoever is quicker
+	}
 	if old != nil {
-		if err := f.succeeds(l, old, s, ranked, chair); err != nil {
+		if err := f.succeeds(l, old, s, ranked, chair, now); err != nil {
 			if errors.Is(err, ErrNotChair) {
 				f.meet(l, old, now)
 			}
@@ -64,13 +67,13 @@ func (f *Force) Take(l *Lease, s *room.State, ranked []peer.ID, chair peer.ID, n
 // succeeds tells whether l follows old. Leases of one signer are ordered by (term, version). Between two signers the
 // lower rank wins whatever its term; a higher rank only while it is the one whose beats are heard, or, while none are,
 // with a term after all others.
-func (f *Force) succeeds(l, old *Lease, s *room.State, ranked []peer.ID, chair peer.ID) error {
+func (f *Force) succeeds(l, old *Lease, s *room.State, ranked []peer.ID, chair peer.ID, now time.Time) error {
 	rank, was := slices.Index(ranked, l.By), slices.Index(ranked, old.By)
 	switch {
 	case l.ID == old.ID:
 		return ErrOlder
-	case l.Term > f.term+1:
-		return ErrTerm
+	case l.Term > f.term+1 && (old.Fresh(now) || chair != l.By):
+		return ErrTerm // who was away for some chairs believes the one whose beats it hears, once its own lease is old
 	case l.By == old.By:
 		if l.Term < old.Term || l.Term == old.Term && l.Version <= old.Version {
 			return ErrOlder

@@ -19,6 +19,9 @@ const (
 	// force until a newer one comes.
 	LeaseTTL   = 30 * time.Second
 	LeaseRenew = LeaseTTL / 3
+
+	// maxTerm bounds terms and versions far below where one more would be none.
+	maxTerm = 1 << 48
 )
 
 // Lease names the core of a room, as one chair signed it. Without a core it is the mesh.
@@ -91,7 +94,7 @@ func ParseLease(s *wire.Signed, in room.ID) (*Lease, error) {
 		return nil, fmt.Errorf("lease: %w", room.BadSignature)
 	}
 	if len(w.Room) != 32 || len(w.Core) > MaxCore || len(w.Ads) != len(w.Core) || len(w.Grant) != 0 && len(w.Grant) != 32 ||
-		w.Term == 0 || w.Version == 0 || w.TtlS == 0 || w.TtlS > math.MaxUint16 || !goodTime(w.IssuedMs) || w.Params.GetNoRelay() && len(w.Core) > 0 {
+		w.Term == 0 || w.Term > maxTerm || w.Version == 0 || w.Version > maxTerm || w.TtlS == 0 || w.TtlS > math.MaxUint16 || !goodTime(w.IssuedMs) || w.Params.GetNoRelay() && len(w.Core) > 0 {
 		return nil, fmt.Errorf("lease: %w", room.Malformed)
 	}
 	if room.ID(w.Room) != in {

@@ -31,7 +31,8 @@ type Candidate struct {
 	Order        int           // its place among the living by arrival, 0 first
 	Live         bool          // heard lately, and has not said goodbye
 	Left         bool          // said goodbye
-	Direct       int           // people on stage who reached it by a probe
+	Direct       int           // people who reached it by a probe, of those asked
+	Of           int           // who is asked: the others on stage, and if there are none all others
 	Reservations int           // members with a circuit reservation there
 	Branch       room.InviteID // root of the invite that it came by; zero: none
 	Measured     float64       // its service by its children's reports, 0 to 1; negative: none yet
@@ -62,14 +63,14 @@ func (c *Candidate) willing(s *room.State) bool {
 }
 
 // eligible tells whether c may be chosen without resort to the ladder below.
-func (c *Candidate) eligible(s *room.State, stage int) bool {
+func (c *Candidate) eligible(s *room.State) bool {
 	if !c.willing(s) {
 		return false
 	}
 	if s.Role(c.Ad.Peer) == room.NoRole {
 		return s.Vouched[c.Ad.Peer]
 	}
-	reachable := c.Ad.Reach == ReachPublic || stage > 0 && 2*c.Direct >= stage
+	reachable := c.Ad.Reach == ReachPublic || c.Of > 0 && 2*c.Direct >= c.Of
 	return reachable && (c.Here >= minPresent || c.Order < firstFew)
 }
 
@@ -77,7 +78,7 @@ func (c *Candidate) eligible(s *room.State, stage int) bool {
 // members use already, even though nobody vouched for them.
 func field(in *Input) (out []*Candidate, unvouched bool) {
 	for i := range in.Candidates {
-		if c := &in.Candidates[i]; c.eligible(in.State, in.Stage) {
+		if c := &in.Candidates[i]; c.eligible(in.State) {
 			out = append(out, c)
 		}
 	}

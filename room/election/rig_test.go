@@ -85,7 +85,7 @@ func (p *people) lease(by, core string, term, version uint64) *Lease {
 
 // input is what h, as chair and first in rank, knows when the candidates are the letters of who.
 func (p *people) input(who string, listeners int) *Input {
-	in := &Input{Me: p.id("h"), Grant: room.OpID{9}, First: true, State: p.state, People: listeners + 3, Listeners: listeners, Stage: 3, Dead: map[peer.ID][]peer.ID{}}
+	in := &Input{Me: p.id("h"), Grant: room.OpID{9}, First: true, State: p.state, People: listeners + 3, Listeners: listeners, Dead: map[peer.ID][]peer.ID{}}
 	for i, c := range who {
 		in.Candidates = append(in.Candidates, Candidate{Ad: p.ad(string(c)), Here: 5 * time.Minute, Order: i, Live: true, Measured: -1})
 	}

@@ -379,6 +379,9 @@ func (o *Overlay) got(g *Got) {
 	case *wire.LinkRecord_Feed:
 		o.feed(g.Peer, r.Feed)
 	case *wire.LinkRecord_Lease:
+		if o.parents[g.Peer] == nil && !o.lookout[g.Peer] {
+			return // nobody else has to tell me
+		}
 		o.out = append(o.out, Learn{From: g.Peer, Lease: r.Lease})
 	}
 }

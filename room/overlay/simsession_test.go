@@ -117,8 +117,6 @@ func (n *simNode) choose() {
 			in.People++
 			if !m.speaks {
 				in.Listeners++
-			} else {
-				in.Stage++
 			}
 		}
 		if m.cap > 0 {

@@ -401,3 +401,24 @@ func TestCoreOnlyIsIdle(t *testing.T) {
 		}
 	}
 }
+
+// A lease is heard from whom I asked for a place; a stranger's word is not even judged.
+func TestLeaseOfAStranger(t *testing.T) {
+	w := newSim(t, *simSeed)
+	core, me, other, now := simKey(t, 1, 1).ID(), simKey(t, 1, 2).ID(), simKey(t, 1, 3).ID(), simStart
+	o := New(Config{Me: me, Room: w.state.Room})
+	o.Step(Situation{Stage: []peer.ID{core}}, now)
+	lease := w.leaseOf(t, core)
+	told := &wire.LinkRecord{Record: &wire.LinkRecord_Lease{Lease: lease.Signed}}
+	learns := func(p peer.ID) bool {
+		o.Step(Linked{p}, now)
+		return slices.ContainsFunc(o.Step(Got{Peer: p, Record: told}, now), func(a Action) bool { _, ok := a.(Learn); return ok })
+	}
+	if learns(other) {
+		t.Error("a stranger's lease is judged")
+	}
+	o.Step(Leased{lease}, now)
+	if o.Step(nil, now); o.parents[core] == nil || !learns(core) {
+		t.Error("the lease of whom I asked is not judged")
+	}
+}

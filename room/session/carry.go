@@ -2,6 +2,7 @@ package session
 
 import (
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -32,7 +33,7 @@ type carry struct {
 	probed  map[peer.ID]time.Time // tried, when
 	probing int
 	dead    map[peer.ID]map[peer.ID]time.Time // who says that it does not serve, by subject
-	leases  map[[32]byte]bool                 // judged lately: a copy is not judged again
+	leases  map[[32]byte]time.Time            // judged, when: a copy is not judged again soon
 	parted  time.Time                         // since when two people here cannot hear each other
 	helpers map[peer.ID]*community            // community nodes that I, as chair, keep told
 	digest  digestState
@@ -43,13 +44,16 @@ type carry struct {
 func newCarry(cfg *Config, me peer.ID) carry {
 	return carry{
 		overlay: overlay.New(overlay.Config{Me: me, Room: cfg.Room}), linked: map[peer.ID]time.Time{}, ads: map[peer.ID]*election.Ad{},
-		direct: map[peer.ID]time.Time{}, probed: map[peer.ID]time.Time{}, dead: map[peer.ID]map[peer.ID]time.Time{}, leases: map[[32]byte]bool{},
-		helpers: map[peer.ID]*community{},
+		direct: map[peer.ID]time.Time{}, probed: map[peer.ID]time.Time{}, dead: map[peer.ID]map[peer.ID]time.Time{}, leases: map[[32]byte]time.Time{},
+		helpers: map[peer.ID]*community{}, digest: digestState{issued: map[peer.ID]int64{}},
 	}
 }
 
-// maxLeases bounds the memory of leases that were judged.
-const maxLeases = 1024
+// Leases that were judged: how many are remembered, and how soon one may be judged anew, for what did not suit then.
+const (
+	maxLeases  = 1024
+	leaseAgain = 2 * time.Second
+)
 
 // situationEvery is how often the overlay hears the situation although nothing was seen to change.
 const situationEvery = time.Second
@@ -57,14 +61,47 @@ const situationEvery = time.Second
 // Link tells what happened to a media link: a Pulse never blocks and may be lost, the others wait for their turn. Sources
 // are what the other side of a new link said of its own. Any goroutine.
 func (s *Session) Link(e overlay.Event, sources ...*wire.Signed) {
-	f := func() { s.linkEvent(e, sources, time.Now()) }
-	if _, lossy := e.(overlay.Pulse); lossy {
-		s.post(f)
+	if p, ok := e.(overlay.Pulse); ok {
+		s.pulse(p)
 		return
 	}
+	f := func() { s.linkEvent(e, sources, time.Now()) }
 	select {
 	case s.in <- f:
 	case <-s.done:
+	}
+}
+
+// pulses are the newest of each peer that the session has not seen yet: however many come, they take one place in its inbox.
+type pulses struct {
+	mu    sync.Mutex
+	of    map[peer.ID]overlay.Pulse
+	asked bool
+}
+
+// maxPulses bounds the peers of one turn: more links than a daemon holds.
+const maxPulses = 1024
+
+func (s *Session) pulse(p overlay.Pulse) {
+	s.pulses.mu.Lock()
+	defer s.pulses.mu.Unlock()
+	if s.pulses.of == nil {
+		s.pulses.of = map[peer.ID]overlay.Pulse{}
+	}
+	if _, known := s.pulses.of[p.Peer]; known || len(s.pulses.of) < maxPulses {
+		s.pulses.of[p.Peer] = p
+	}
+	s.pulses.asked = s.pulses.asked || s.post(s.takePulses)
+}
+
+func (s *Session) takePulses() {
+	s.pulses.mu.Lock()
+	all := s.pulses.of
+	s.pulses.of, s.pulses.asked = nil, false
+	s.pulses.mu.Unlock()
+	now := time.Now()
+	for _, p := range sortedKeys(all) {
+		s.linkEvent(all[p], nil, now)
 	}
 }
 
@@ -81,6 +118,9 @@ func (s *Session) linkEvent(e overlay.Event, sources []*wire.Signed, now time.Ti
 		delete(s.carry.linked, e.Peer)
 		s.dirty = true
 	case overlay.Got:
+		if !s.flood.allow(e.Peer, linkRecords, now) {
+			return
+		}
 		if s.gotDigestRecord(&e, now) {
 			return
 		}
@@ -191,9 +231,13 @@ func (s *Session) learn(a *overlay.Learn, now time.Time) {
 // takeLease puts a lease in force if it is the one to follow. A fresh one is a sign of life of its signer.
 func (s *Session) takeLease(signed *wire.Signed, from peer.ID, now time.Time) error {
 	id := identity.RecordID(wire.DomainCoreLease, signed.GetBody())
-	if s.carry.leases[id] {
+	if at, judged := s.carry.leases[id]; judged && now.Sub(at) < leaseAgain {
 		return nil
 	}
+	if len(s.carry.leases) >= maxLeases {
+		clear(s.carry.leases)
+	}
+	s.carry.leases[id] = now
 	l, err := election.ParseLease(signed, s.cfg.Room)
 	if err != nil {
 		return err
@@ -206,10 +250,6 @@ func (s *Session) takeLease(signed *wire.Signed, from peer.ID, now time.Time) er
 	if err := s.carry.force.Take(l, s.state, ranked, chair, now); err != nil {
 		return nil // it may be right elsewhere or later
 	}
-	if len(s.carry.leases) >= maxLeases {
-		clear(s.carry.leases)
-	}
-	s.carry.leases[id] = true
 	for _, ad := range l.Ads {
 		if ad.Peer != s.me {
 			s.cfg.Ports.Learn(ad.Record, from)
@@ -224,7 +264,7 @@ func (s *Session) takeLease(signed *wire.Signed, from peer.ID, now time.Time) er
 func (s *Session) tendCarry(now time.Time) {
 	if s.dirty || now.Sub(s.carry.looked) >= situationEvery {
 		s.carry.looked = now
-		if sit := s.situation(now); !sameSituation(&sit, &s.carry.said) {
+		if sit := s.situation(); !sameSituation(&sit, &s.carry.said) {
 			s.carry.said = sit
 			s.step(sit, now)
 			return
@@ -236,7 +276,7 @@ func (s *Session) tendCarry(now time.Time) {
 }
 
 // situation is what the overlay has to know.
-func (s *Session) situation(now time.Time) overlay.Situation {
+func (s *Session) situation() overlay.Situation {
 	sit := overlay.Situation{
 		OnStage: s.state.Members[s.me].OnStage, Removed: s.removedShort(), Links: map[peer.ID][]overlay.Short{}, Pass: s.pass, Dial: s.toDial(),
 	}
@@ -255,7 +295,7 @@ func (s *Session) situation(now time.Time) overlay.Situation {
 	spared := s.beat.mine && lease != nil && len(lease.Ads) > 1 && !lease.Holds(s.me) // a chair whose end moves nobody
 	if own := s.carry.own; own != nil && own.Slots > 0 && !spared {
 		sit.Slots = int(own.Slots)
-		if s.reachable(now) {
+		if s.reachable() {
 			sit.Ad = own.Signed
 		}
 	}

@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	deadFor     = 5 * time.Second // an objection counts this long
+	deadFor     = 10 * time.Second    // an objection counts this long
 	voterFor    = 2 * presencePeriod // without a word, until a voice counts no more
-	partedAfter = 8 * time.Second // two people without a link, and nobody who could help
+	partedAfter = 8 * time.Second    // two people without a link, and nobody who could help
 )
 
 // choose signs a lease when I am the chair and one is due.
@@ -51,15 +51,16 @@ func (s *Session) electionInput(now time.Time) *election.Input {
 	slices.SortFunc(here, func(a, b peer.ID) int {
 		return cmp.Or(s.state.Members[a].Since.Compare(s.state.Members[b].Since), cmp.Compare(a, b))
 	})
+	stage := 0
 	for order, p := range here {
 		if s.state.Members[p].OnStage {
-			in.Stage++
+			stage++
 		}
 		if ad := s.adOf(p); ad != nil {
 			in.Candidates = append(in.Candidates, s.memberCandidate(p, ad, order, now))
 		}
 	}
-	in.Listeners = in.People - in.Stage
+	in.Listeners = in.People - stage
 	in.Candidates = append(in.Candidates, s.communityCandidates(now)...)
 	lease := s.carry.force.Lease()
 	for _, p := range here {
@@ -70,6 +71,7 @@ func (s *Session) electionInput(now time.Time) *election.Input {
 			in.Voters = append(in.Voters, p)
 		}
 	}
+	s.missSilent(lease, now)
 	for p, by := range s.carry.dead {
 		for v, at := range by {
 			if now.Sub(at) >= deadFor {
@@ -83,6 +85,19 @@ func (s *Session) electionInput(now time.Time) *election.Input {
 		}
 	}
 	return in
+}
+
+// missSilent gives my own vote against members of the core of whom I hear nothing: not yet gone, but not serving either.
+func (s *Session) missSilent(lease *election.Lease, now time.Time) {
+	if lease == nil || now.Sub(s.since) < presenceTTL {
+		return
+	}
+	for _, ad := range lease.Ads {
+		l := s.live[ad.Peer]
+		if ad.Peer != s.me && s.state.Role(ad.Peer) != room.NoRole && (l == nil || now.Sub(l.seen) >= voterFor) {
+			s.noteDead(ad.Peer, s.me, now)
+		}
+	}
 }
 
 // ownGrant is what made me an authority: an op, or the genesis.
@@ -101,7 +116,8 @@ func (s *Session) adOf(p peer.ID) *election.Ad {
 }
 
 func (s *Session) memberCandidate(p peer.ID, ad *election.Ad, order int, now time.Time) election.Candidate {
-	c := election.Candidate{Ad: ad, Order: order, Live: !s.saysDead(p, now), Direct: s.directOf(p, now), Measured: -1, Here: now.Sub(s.since)}
+	c := election.Candidate{Ad: ad, Order: order, Live: !s.saysDead(p, now), Measured: -1, Here: now.Sub(s.since)}
+	c.Direct, c.Of = s.directOf(p)
 	if l := s.live[p]; p != s.me && l != nil {
 		c.Here = now.Sub(l.since)
 	}

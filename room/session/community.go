@@ -187,7 +187,7 @@ func (s *Session) tellCommunities(now time.Time) {
 // sources. Never R, never a key.
 func (s *Session) tellCommunity(c *community, now time.Time) {
 	c.asked = now
-	r := &wire.RelayRequest{Genesis: s.ledger.Genesis(), Vouch: c.vouch, Grants: s.grantsOf(s.me), Digest: s.carry.digest.signed, Sources: s.sourceRecords(now)}
+	r := &wire.RelayRequest{Genesis: s.ledger.Genesis(), Vouch: c.vouch, Ops: s.carry.digest.quoted, Grants: s.grantsOf(s.me), Digest: s.carry.digest.signed, Sources: s.sourceRecords(now)}
 	if l := s.carry.force.Lease(); l != nil {
 		r.Lease = l.Signed
 		for _, ad := range l.Ads {

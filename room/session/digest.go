@@ -16,21 +16,26 @@ import (
 )
 
 const (
-	digestPeriod  = 2 * time.Second
-	digestSoonest = 200 * time.Millisecond // on a change
-	digestTTL     = 10 * time.Second
-	digestSources = 10 * time.Second // sources go along at least so often
-	maxDigest     = 2 << 10          // bytes taken; written are about 600
-	digestRemoved = 24               // the newest
-	digestStage   = 32
-	fetchSpread   = 2 * time.Second // guests do not all ask at once
-	orphanAsks    = 2 * time.Second // a guest without a parent asks whether it is still in
+	digestPeriod   = 2 * time.Second
+	digestSoonest  = 200 * time.Millisecond // on a change
+	digestTTL      = 10 * time.Second
+	digestSources  = 10 * time.Second // sources go along at least so often
+	maxDigest      = 2 << 10          // bytes taken; written are about 600
+	digestRemoved  = 24               // the newest
+	digestStage    = 32
+	fetchSpread    = 2 * time.Second // guests do not all ask at once: for each thousand people
+	maxIssuers     = 64
+	maxQuoted      = 32 // ops that go along with a digest
+	maxQuotedBytes = 8 << 10
+	orphanAsks     = 2 * time.Second // a guest without a parent asks whether it is still in
 )
 
 // digestState is the newest digest that this daemon made or heard.
 type digestState struct {
 	signed  *wire.Signed
-	issued  int64
+	issued  map[peer.ID]int64 // of the newest of each signer: their clocks differ
+	fresh   []*wire.Signed    // ops that came since one was passed on, and those that went along with the last
+	quoted  []*wire.Signed
 	made    time.Time
 	key     [32]byte // of what listeners act upon: a change is told soon
 	sources string   // those that went along last
@@ -53,16 +58,17 @@ func (s *Session) tellDigest(now time.Time) {
 	}
 	s.carry.digest.made, s.carry.digest.key = now, key
 	signed := wire.Sign(s.cfg.Key, wire.DomainDigest, d)
-	s.carry.digest.signed, s.carry.digest.issued = signed, d.IssuedMs
+	s.carry.digest.signed = signed
 	s.publishStage(&wire.StageMessage{Message: &wire.StageMessage_Digest{Digest: signed}})
 	s.passDigestOn(now)
 	s.tellCommunities(now)
 }
 
 func (s *Session) makeDigest(now time.Time) *wire.Digest {
-	heads := s.headsHash()
+	heads, ms := s.headsHash(), max(now.UnixMilli(), s.carry.digest.issued[s.me]+1)
+	s.carry.digest.issued[s.me] = ms
 	d := &wire.Digest{
-		Room: s.cfg.Room[:], Term: s.beat.term, Seq: uint64(now.UnixMilli()), IssuedMs: now.UnixMilli(), TtlS: uint32(digestTTL / time.Second), Heads: heads[:],
+		Room: s.cfg.Room[:], Term: s.beat.term, Seq: uint64(ms), IssuedMs: ms, TtlS: uint32(digestTTL / time.Second), Heads: heads[:],
 		People: uint32(s.people()), Hands: uint32(len(s.hands())), Beat: s.beat.seq,
 	}
 	e, _ := s.keys.sealing()
@@ -142,7 +148,8 @@ func (s *Session) headsHash() [32]byte {
 
 // passDigestOn gives the newest digest to those that hear by me and are in no gossip; sources go along when they are new.
 func (s *Session) passDigestOn(now time.Time) {
-	r := &wire.DigestRecord{Digest: s.carry.digest.signed}
+	s.carry.digest.quoted, s.carry.digest.fresh = s.carry.digest.fresh, nil
+	r := &wire.DigestRecord{Digest: s.carry.digest.signed, Ops: s.carry.digest.quoted}
 	records := s.sourceRecords(now)
 	var key []byte
 	for _, src := range records {
@@ -156,6 +163,17 @@ func (s *Session) passDigestOn(now time.Time) {
 		if s.state.Role(f.Peer) == room.NoRole {
 			s.cfg.Ports.Tell(f.Peer, &wire.LinkRecord{Record: &wire.LinkRecord_Digest{Digest: r}})
 		}
+	}
+}
+
+// quote lets a new op go along with the next digest, so that not everybody has to fetch it.
+func (s *Session) quote(op *wire.Signed) {
+	size := 0
+	for _, o := range s.carry.digest.fresh {
+		size += len(o.Body)
+	}
+	if len(s.carry.digest.fresh) < maxQuoted && size+len(op.Body) < maxQuotedBytes {
+		s.carry.digest.fresh = append(s.carry.digest.fresh, op)
 	}
 }
 
@@ -207,10 +225,14 @@ func (s *Session) gotDigestRecord(g *overlay.Got, now time.Time) bool {
 	if r == nil {
 		return false
 	}
+	if !slices.Contains(s.carry.overlay.Plan().Parents, g.Peer) {
+		return true // nobody else has to tell me
+	}
 	var d wire.Digest
 	if by, err := openDigest(r.Digest, s.cfg.Room, &d); err == nil && near(d.IssuedMs, now) && s.phase == Live {
 		s.takeDigest(by, r.Digest, &d, now)
 	}
+	s.addOps(s.atPace(r.Ops[:min(len(r.Ops), maxQuoted)], now), now)
 	for _, src := range r.Sources[:min(len(r.Sources), maxSources)] {
 		s.takeSourceOf(src)
 	}
@@ -219,7 +241,7 @@ func (s *Session) gotDigestRecord(g *overlay.Got, now time.Time) bool {
 
 // takeDigest keeps a newer digest and passes it on; a guest, who hears nothing else, acts upon it.
 func (s *Session) takeDigest(by peer.ID, signed *wire.Signed, d *wire.Digest, now time.Time) {
-	if s.phase != Live || by == s.me || d.IssuedMs <= s.carry.digest.issued {
+	if s.phase != Live || by == s.me || d.IssuedMs <= s.carry.digest.issued[by] {
 		return
 	}
 	ranked := s.ranked()
@@ -232,7 +254,10 @@ func (s *Session) takeDigest(by peer.ID, signed *wire.Signed, d *wire.Digest, no
 	if chair, _, _ := s.chair.Current(ranked, s.me, now); chair != by {
 		return
 	}
-	s.carry.digest.signed, s.carry.digest.issued = signed, d.IssuedMs
+	if len(s.carry.digest.issued) > maxIssuers {
+		clear(s.carry.digest.issued)
+	}
+	s.carry.digest.signed, s.carry.digest.issued[by] = signed, d.IssuedMs
 	if s.guest {
 		s.followDigest(by, d, now)
 	}
@@ -273,7 +298,7 @@ func (s *Session) followDigest(by peer.ID, d *wire.Digest, now time.Time) {
 	if string(d.Heads) == string(heads[:]) && s.keys.at(room.EpochID(d.EpochId)) >= 0 {
 		s.carry.digest.fetch = time.Time{}
 	} else if s.carry.digest.fetch.IsZero() {
-		s.carry.digest.fetch = now.Add(time.Duration(rand.Int64N(int64(fetchSpread))))
+		s.carry.digest.fetch = now.Add(time.Duration(rand.Int64N(int64(fetchSpread) * (1 + int64(d.People)/1000))))
 	}
 }
 

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -241,14 +242,33 @@ func (s *Session) signHandoutKey(now time.Time) *wire.Signed {
 	return wire.Sign(s.cfg.Key, wire.DomainHandoutKey, &wire.HandoutKey{Room: s.cfg.Room[:], Peer: []byte(s.me), X25519: pub[:], TimeMs: now.UnixMilli()})
 }
 
+// made is a record that is said again for a while as it was signed: others then see that it is the one they have checked.
+type made struct {
+	signed *wire.Signed
+	at     time.Time
+}
+
+const (
+	keyAgain    = 45 * time.Second
+	sourceAgain = 2 * presencePeriod
+)
+
+// toldHandoutKey is my handout key as presences tell it.
+func (s *Session) toldHandoutKey(now time.Time) *wire.Signed {
+	if s.signedKey.signed == nil || now.Sub(s.signedKey.at) >= keyAgain {
+		s.signedKey = made{s.signHandoutKey(now), now}
+	}
+	return s.signedKey.signed
+}
+
 // takeHandoutKey keeps the newest key of a member.
 func (s *Session) takeHandoutKey(p peer.ID, signed *wire.Signed) {
 	l := s.live[p]
-	if l == nil {
+	if l == nil || l.handoutSigned != nil && bytes.Equal(l.handoutSigned, signed.GetBody()) {
 		return
 	}
 	if k, ok := s.openHandoutKey(p, signed); ok && k.TimeMs >= l.handoutMs && near(k.TimeMs, time.Now()) {
-		l.handoutKey, l.handoutMs = k.X25519, k.TimeMs
+		l.handoutKey, l.handoutMs, l.handoutSigned = k.X25519, k.TimeMs, signed.Body
 	}
 }
 

@@ -44,6 +44,7 @@ type keyring struct {
 	notes    map[room.EpochID]keyNote
 	seal     room.EpochID // the one that I seal with
 	switchAt time.Time    // when seal follows the ledger's
+	changes  uint64       // of epochs, steps and notes, so far
 }
 
 // keyNote is what is known of an epoch besides its secret.
@@ -61,6 +62,7 @@ func (k *keyring) at(id room.EpochID) int {
 // hold takes an epoch that is not held yet; above epochsKept the oldest goes, but neither the one in force
 // nor the one that I seal with.
 func (k *keyring) hold(e sframe.Epoch, inForce room.EpochID, now time.Time) {
+	k.changes++
 	k.epochs = append(k.epochs, e)
 	k.notes[room.EpochID(e.ID)] = keyNote{e.Step == 0, e.Step, now}
 	slices.SortStableFunc(k.epochs, func(a, b sframe.Epoch) int { return cmp.Compare(a.N, b.N) })
@@ -75,6 +77,7 @@ func (k *keyring) hold(e sframe.Epoch, inForce room.EpochID, now time.Time) {
 
 // drop forgets an epoch.
 func (k *keyring) drop(id room.EpochID) {
+	k.changes++
 	gone := func(e sframe.Epoch) bool { return room.EpochID(e.ID) == id }
 	k.epochs, k.before = slices.DeleteFunc(k.epochs, gone), slices.DeleteFunc(k.before, gone)
 	delete(k.notes, id)
@@ -128,6 +131,7 @@ func (s *Session) prove(id room.EpochID, step uint32, now time.Time) {
 	if n, held := s.keys.notes[id]; held {
 		n.proven = true
 		s.keys.notes[id] = n
+		s.keys.changes++
 		s.adoptStep(id, step, now)
 	}
 }
@@ -295,6 +299,7 @@ func (s *Session) adoptStep(id room.EpochID, step uint32, now time.Time) bool {
 		s.keys.before = s.keys.before[1:]
 	}
 	s.keys.epochs[i], s.dirty = e, true
+	s.keys.changes++
 	return true
 }
 

@@ -51,6 +51,7 @@ func (s *Session) appendOp(op room.Op, now time.Time, announce bool) (*wire.Sign
 		return nil, err
 	}
 	s.ledger.Add(signed)
+	s.quote(signed)
 	if announce {
 		s.publish(OpsTopic, &wire.OpsMessage{Ops: []*wire.Signed{signed}})
 	}
@@ -68,6 +69,7 @@ func (s *Session) addOps(ops []*wire.Signed, now time.Time) (news bool) {
 		switch v.Status {
 		case ledger.Added:
 			s.keepOp(ops[i])
+			s.quote(ops[i])
 			news = true
 		case ledger.Pending:
 			s.pending[v.ID] = ops[i]
@@ -82,8 +84,23 @@ func (s *Session) addOps(ops []*wire.Signed, now time.Time) (news bool) {
 }
 
 func (s *Session) keepOp(op *wire.Signed) {
+	if s.guest {
+		return // she comes by her link again
+	}
 	if err := s.saveOp(op); err != nil {
 		s.cfg.Log.Warn("op not stored", "err", err)
+	}
+}
+
+// keepLedger stores all that a guest knew and did not store, when she becomes a member.
+func (s *Session) keepLedger() {
+	if err := s.saveGenesis(s.ledger.Genesis()); err != nil {
+		s.cfg.Log.Warn("room not stored", "err", err)
+	}
+	for _, e := range s.ledger.All() {
+		if e.Signed != nil {
+			s.keepOp(e.Signed)
+		}
 	}
 }
 
@@ -124,8 +141,10 @@ func (s *Session) afterLedger(now time.Time) {
 	}
 	_, out := s.state.Removed[s.me]
 	switch in := s.state.Role(s.me) != room.NoRole; {
-	case in:
+	case in && s.guest:
 		s.guest = false
+		s.keepLedger()
+	case in:
 	case !s.guest, out, s.state.Banned[s.me]:
 		s.refuse(room.Removed)
 		return

@@ -36,7 +36,10 @@ func (s *Session) sayGoodbye(now time.Time) {
 }
 
 // lingerFor is how long who leaves goes on carrying others, so that they can move.
-const lingerFor = 3 * time.Second
+const (
+	lingerFor     = 3 * time.Second
+	lingerBriefly = 2 * time.Second // when the daemon stops
+)
 
 // linger serves those that hear by me until they have moved, silent and with no place of my own. It runs in the place of
 // Run's loop, whose context has ended when the daemon stops.
@@ -50,7 +53,11 @@ func (s *Session) linger() {
 	s.step(overlay.Quit{}, now)
 	m := s.makePlan()
 	m.Send, m.Seal = false, -1
-	for end := now.Add(lingerFor); now.Before(end) && len(m.Plan.Feeds) > 0; now = time.Now() {
+	wait := lingerFor
+	if s.ctx.Err() != nil {
+		wait = lingerBriefly
+	}
+	for end := now.Add(wait); now.Before(end) && len(m.Plan.Feeds) > 0; now = time.Now() {
 		if m.Plan = s.carry.overlay.Plan(); !samePlace(m.Plan, s.plan.Plan) || s.plan.Send || s.plan.Seal >= 0 {
 			s.plan = m
 			s.cfg.Ports.Media(m)

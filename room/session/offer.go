@@ -98,11 +98,12 @@ func (s *Session) gotAd(ad *election.Ad) {
 
 // reachable tells whether others can be sent to this daemon as to a parent: it is public, the room is a local one, or
 // somebody on stage has reached it.
-func (s *Session) reachable(now time.Time) bool {
+func (s *Session) reachable() bool {
 	if s.cfg.Local || s.carry.own != nil && s.carry.own.Reach == election.ReachPublic {
 		return true
 	}
-	return s.directOf(s.me, now) > 0
+	n, _ := s.directOf(s.me)
+	return n > 0
 }
 
 // probe tries, from the stage and the core, whether those who offer to relay can be called.
@@ -113,7 +114,8 @@ func (s *Session) probe(now time.Time) {
 		}
 	}
 	lease := s.carry.force.Lease()
-	if !s.state.Members[s.me].OnStage && (lease == nil || !lease.Holds(s.me)) || len(s.live) < offerFrom {
+	asked := s.state.Members[s.me].OnStage || lease != nil && lease.Holds(s.me) || s.aloneOnStage()
+	if !asked || s.guest || len(s.live) < offerFrom {
 		return
 	}
 	for p, ad := range s.carry.ads {
@@ -164,20 +166,34 @@ func (s *Session) directTold() (out [][]byte) {
 	return out
 }
 
-// directOf counts the people on stage who reached p; who is on stage itself counts for itself.
-func (s *Session) directOf(p peer.ID, _ time.Time) (n int) {
-	if s.state.Members[p].OnStage {
-		n++
+// directOf counts who reached p, and who is asked: the others on stage, and if there are none all others.
+func (s *Session) directOf(p peer.ID) (n, of int) {
+	ask := func(onStage bool) {
+		for _, q := range append(s.others(), s.me) {
+			if q == p || onStage && !s.state.Members[q].OnStage {
+				continue
+			}
+			of++
+			if _, mine := s.carry.direct[p]; q == s.me && mine || q != s.me && s.live[q].direct[p] {
+				n++
+			}
+		}
 	}
-	if _, ok := s.carry.direct[p]; ok && s.state.Members[s.me].OnStage {
-		n++
+	if ask(true); of == 0 {
+		ask(false)
 	}
-	for q, l := range s.live {
-		if q != s.me && q != p && s.state.Members[q].OnStage && l.direct[p] {
+	return n, of
+}
+
+// aloneOnStage tells whether one person speaks: then all try who can be reached.
+func (s *Session) aloneOnStage() bool {
+	n := 0
+	for _, p := range append(s.others(), s.me) {
+		if s.state.Members[p].OnStage {
 			n++
 		}
 	}
-	return n
+	return n <= 1
 }
 
 // takeReach notes what a presence says of links and of who was reached.
@@ -199,15 +215,21 @@ func (l *presence) takeReach(m *wire.Presence) {
 const maxListeners = 1000
 
 // sourceOwner is whose source a signed record is, verified. False if it is none of this room's.
-func sourceOwner(signed *wire.Signed, id room.ID) (Source, bool) {
+func sourceOwner(signed *wire.Signed, id room.ID) (datedSource, bool) {
 	var m wire.Source
 	p, err := wire.Open(signed, wire.DomainSource, &m)
 	if err != nil || string(m.Peer) != string(p) || string(m.Room) != string(id[:]) || len(m.Salt) != 8 || len(m.EpochId) != 16 || m.Ctr >= 1<<24 {
-		return Source{}, false
+		return datedSource{}, false
 	}
 	src := Source{Peer: p, Salt: [8]byte(m.Salt), Epoch: room.EpochID(m.EpochId), Ctr: m.Ctr}
 	src.ID = sourceID(id, p, src.Salt)
-	return src, true
+	return datedSource{src, m.TimeMs}, true
+}
+
+// datedSource is a source and when its owner signed it, in ms of its own clock.
+type datedSource struct {
+	Source
+	at int64
 }
 
 func shortOf(p peer.ID) overlay.Short { return identity.ShortID(p) }

@@ -34,26 +34,30 @@ const (
 
 // presence is what a live member says of itself.
 type presence struct {
-	seen       time.Time
-	said       time.Time // its own last presence came then
-	timeMs     int64     // of its last presence
-	beatMs     int64     // of its last beat
-	reactMs    int64     // of its last reaction
-	instance   string
-	name       string
-	headline   string
-	muted      bool
-	hand       *wire.Hand
-	downAt     uint64 // beat at which its hand was last seen down
-	handoutKey []byte
-	handoutMs  int64
-	source     *Source
-	signed     *wire.Signed // its Source record
-	epochs     []room.EpochID
-	since      time.Time // here since
-	links      []overlay.Short
-	direct     map[peer.ID]bool // whom it reached by a probe
-	listeners  uint32           // who hear by it and are in no gossip
+	seen          time.Time
+	said          time.Time // its own last presence came then
+	timeMs        int64     // of its last presence
+	beatMs        int64     // of its last beat
+	reactMs       int64     // of its last reaction
+	instance      string
+	name          string
+	headline      string
+	muted         bool
+	hand          *wire.Hand
+	downAt        uint64 // beat at which its hand was last seen down
+	handoutKey    []byte
+	handoutMs     int64
+	handoutSigned []byte // the record that said so
+	source        *Source
+	signed        *wire.Signed // its Source record
+	signedCtr     uint32       // the counter that it tells
+	sourceMs      int64        // when it was signed
+	clockAt       time.Time    // when source.Now was told
+	epochs        []room.EpochID
+	since         time.Time // here since
+	links         []overlay.Short
+	direct        map[peer.ID]bool // whom it reached by a probe
+	listeners     uint32           // who hear by it and are in no gossip
 }
 
 // beatState is the chair's clock as this daemon knows it.
@@ -154,7 +158,7 @@ func (s *Session) sendPresence(now time.Time) {
 	heads := ledger.EncodeSeen(s.ledger.Heads())
 	m := &wire.Presence{
 		Room: s.cfg.Room[:], Peer: []byte(s.me), Seq: s.seq, TimeMs: now.UnixMilli(), Name: prof.Name, Headline: prof.Headline,
-		Muted: s.muted, Hand: s.hand, HandoutKey: s.signHandoutKey(now), Record: s.cfg.Ports.Record(), Instance: s.instance, Heads: heads,
+		Muted: s.muted, Hand: s.hand, HandoutKey: s.toldHandoutKey(now), Record: s.cfg.Ports.Record(), Instance: s.instance, Heads: heads,
 		Source: s.signSource(now), Links: s.linkedShort(), Direct: s.directTold(), Listeners: uint32(s.guestsHere()),
 	}
 	for _, e := range s.keys.epochs {

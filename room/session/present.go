@@ -27,7 +27,7 @@ func (s *Session) makeView() View {
 	v := View{
 		ID: s.cfg.Room.String(), State: s.phase, Local: s.cfg.Local, Tags: []string{}, Stage: []OnStage{}, AudienceList: []Person{},
 		Hands: []string{}, Knocks: []Person{}, Core: []string{}, Relays: []RelayView{}, Vouched: []string{}, Encryption: "no_key", Carrier: "direct",
-		Me: Me{PeerID: s.me.String(), Role: room.NoRole.String(), Muted: true},
+		Me: Me{PeerID: s.idOf(s.me), Role: room.NoRole.String(), Muted: true},
 	}
 	if s.phase == Refused {
 		v.Reason = s.reason.String()
@@ -38,7 +38,7 @@ func (s *Session) makeView() View {
 	s.viewPolicy(&v)
 	s.viewPeople(&v)
 	if s.beat.chair != "" {
-		v.Chair = s.beat.chair.String()
+		v.Chair = s.idOf(s.beat.chair)
 	}
 	if e, ok := s.keys.sealing(); ok {
 		v.Encryption = "on"
@@ -69,13 +69,13 @@ func (s *Session) viewCarry(v *View) {
 	if lease != nil {
 		v.NoRelay = lease.NoRelay
 		for _, ad := range lease.Ads {
-			v.Core = append(v.Core, ad.Peer.String())
+			v.Core = append(v.Core, s.idOf(ad.Peer))
 			v.Relays = append(v.Relays, s.relayView(ad, uses[ad.Peer]))
 			delete(uses, ad.Peer)
 		}
 	}
 	for _, p := range sortedKeys(uses) { // further down the tree than the core
-		v.Relays = append(v.Relays, RelayView{PeerID: p.String(), Name: s.nameOf(p), Kind: "member", HoldsKey: true, Use: uses[p]})
+		v.Relays = append(v.Relays, RelayView{PeerID: s.idOf(p), Name: s.nameOf(p), Kind: "member", HoldsKey: true, Use: uses[p]})
 	}
 	for p, ok := range s.state.Vouched {
 		if ok {
@@ -95,7 +95,7 @@ func (s *Session) viewCarry(v *View) {
 }
 
 func (s *Session) relayView(ad *election.Ad, use string) RelayView {
-	r := RelayView{PeerID: ad.Peer.String(), Name: s.nameOf(ad.Peer), Kind: "member", HoldsKey: true, Me: ad.Peer == s.me, Vouched: s.state.Vouched[ad.Peer], Use: use}
+	r := RelayView{PeerID: s.idOf(ad.Peer), Name: s.nameOf(ad.Peer), Kind: "member", HoldsKey: true, Me: ad.Peer == s.me, Vouched: s.state.Vouched[ad.Peer], Use: use}
 	if s.state.Role(ad.Peer) == room.NoRole {
 		r.Kind, r.HoldsKey = "community", false
 	}
@@ -110,7 +110,7 @@ func (s *Session) viewPolicy(v *View) {
 	p := s.state.Policy
 	v.Name, v.Topic, v.Visibility, v.Language = p.Name, p.Topic, p.Visibility.String(), p.Language
 	v.Tags = append(v.Tags, p.Tags...)
-	v.Host, v.HostName, v.Locked = s.state.Host.String(), s.nameOf(s.state.Host), s.state.Locked
+	v.Host, v.HostName, v.Locked = s.idOf(s.state.Host), s.nameOf(s.state.Host), s.state.Locked
 	v.CreatedAt = s.ledger.Created().UTC()
 	if !p.StartsAt.IsZero() {
 		at := p.StartsAt.UTC()
@@ -122,12 +122,12 @@ func (s *Session) viewPeople(v *View) {
 	m := s.state.Members[s.me]
 	hands := s.hands()
 	v.Me = Me{
-		PeerID: s.me.String(), Role: s.state.Role(s.me).String(), OnStage: m.OnStage, Hand: slices.Contains(hands, s.me),
+		PeerID: s.idOf(s.me), Role: s.state.Role(s.me).String(), OnStage: m.OnStage, Hand: slices.Contains(hands, s.me),
 		Muted: s.muted || m.Muted, Audio: s.report.Leg,
 	}
 	v.Me.Speaking = s.report.Speaking && m.OnStage && !v.Me.Muted
 	for _, p := range hands {
-		v.Hands = append(v.Hands, p.String())
+		v.Hands = append(v.Hands, s.idOf(p))
 	}
 	here := append(s.others(), s.me)
 	slices.SortFunc(here, s.byRankThenTime)
@@ -150,7 +150,7 @@ func (s *Session) viewPeople(v *View) {
 	}
 	if s.state.Role(s.me).Authority() {
 		for p, k := range s.knocks {
-			v.Knocks = append(v.Knocks, Person{PeerID: p.String(), Name: nameOr(k.admission.Name, p), Role: k.admission.Role.String()})
+			v.Knocks = append(v.Knocks, Person{PeerID: s.idOf(p), Name: nameOr(k.admission.Name, p), Role: k.admission.Role.String()})
 		}
 		slices.SortFunc(v.Knocks, func(a, b Person) int { return strings.Compare(a.PeerID, b.PeerID) })
 	}
@@ -168,7 +168,7 @@ func (s *Session) byRankThenTime(a, b peer.ID) int {
 }
 
 func (s *Session) person(p peer.ID, hands []peer.ID) Person {
-	v := Person{PeerID: p.String(), Name: s.nameOf(p), Role: s.state.Role(p).String(), Muted: s.state.Members[p].Muted}
+	v := Person{PeerID: s.idOf(p), Name: s.nameOf(p), Role: s.state.Role(p).String(), Muted: s.state.Members[p].Muted}
 	if i := slices.Index(hands, p); i >= 0 {
 		place := i + 1
 		v.Hand = &place
@@ -178,17 +178,17 @@ func (s *Session) person(p peer.ID, hands []peer.ID) Person {
 
 func (s *Session) onStage(p peer.ID) OnStage {
 	m, l := s.state.Members[p], s.live[p]
-	v := OnStage{PeerID: p.String(), Name: s.nameOf(p), Role: s.state.Role(p).String(), Muted: true, Live: l != nil}
+	v := OnStage{PeerID: s.idOf(p), Name: s.nameOf(p), Role: s.state.Role(p).String(), Muted: true, Live: l != nil}
 	if p == s.me {
 		v.Muted = s.muted || m.Muted
-		v.HeardBy = len(s.heard[s.own.id])
+		v.HeardBy = s.heardBy(s.own.id)
 		v.Speaking = s.report.Speaking && !v.Muted
 		return v
 	}
 	if l != nil {
 		v.Muted = l.muted || m.Muted
 		if l.source != nil {
-			v.HeardBy = len(s.heard[l.source.ID])
+			v.HeardBy = s.heardBy(l.source.ID)
 		}
 	}
 	for _, r := range s.report.Sources {
@@ -201,6 +201,28 @@ func (s *Session) onStage(p peer.ID) OnStage {
 		}
 	}
 	return v
+}
+
+// heardBy counts who heard a source lately. Listeners who are not in the ledger send no reports: they count with the member
+// by whose relay they hear, and with a community node's while anybody hears.
+func (s *Session) heardBy(id uint32) int {
+	n := len(s.heard[id])
+	for p := range s.heard[id] {
+		if l := s.live[p]; p != s.me && l != nil {
+			n += int(l.listeners)
+		}
+	}
+	if _, mine := s.heard[id][s.me]; mine || id == s.own.id {
+		n += s.guestsHere()
+	}
+	if lease := s.carry.force.Lease(); lease != nil && n > 0 {
+		for p, c := range s.carry.helpers {
+			if lease.Holds(p) {
+				n += int(c.listeners)
+			}
+		}
+	}
+	return n
 }
 
 // nameOf is what p calls itself, or a part of its id.
@@ -227,7 +249,7 @@ func nameOr(name string, p peer.ID) string {
 
 func (s *Session) memberView(p peer.ID) MemberView {
 	m, l := s.state.Members[p], s.live[p]
-	v := MemberView{PeerID: p.String(), Name: s.nameOf(p), Role: s.state.Role(p).String(), OnStage: m.OnStage, Muted: m.Muted, Live: l != nil, Since: m.Since.UTC()}
+	v := MemberView{PeerID: s.idOf(p), Name: s.nameOf(p), Role: s.state.Role(p).String(), OnStage: m.OnStage, Muted: m.Muted, Live: l != nil, Since: m.Since.UTC()}
 	if l != nil {
 		v.Headline, v.Muted = l.headline, l.muted || m.Muted
 	}

@@ -66,25 +66,22 @@ func (s *Session) promoteBy(ctx context.Context, p peer.ID) error {
 	if w == nil {
 		return room.KnockPending
 	}
-	l, ops, err := s.checkWelcome(ctx, w, p)
+	l, _, err := s.checkWelcome(ctx, w, p)
 	if err != nil {
 		return err
 	}
-	return s.call(ctx, func() error { return s.promoted(w, l, ops, p, time.Now()) })
+	return s.call(ctx, func() error { return s.promoted(w, l, p, time.Now()) })
 }
 
 // promoted is the moment of being in the ledger.
-func (s *Session) promoted(w *wire.Welcome, l *ledger.Ledger, ops []*wire.Signed, from peer.ID, now time.Time) error {
+func (s *Session) promoted(w *wire.Welcome, l *ledger.Ledger, from peer.ID, now time.Time) error {
 	if s.phase != Live || l.State().Role(s.me) == room.NoRole {
 		return ErrOver
 	}
 	if !s.guest {
 		return nil
 	}
-	s.guest, s.ledger = false, l
-	if err := s.saveAll(w.Genesis, ops); err != nil {
-		s.cfg.Log.Warn("room not stored", "err", err)
-	}
+	s.ledger = l
 	s.takePass(w.Pass, now)
 	s.takeKey(w.Key, now)
 	s.arrive(w.Records, from, now)

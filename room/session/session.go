@@ -60,6 +60,7 @@ type Session struct {
 
 	shared atomic.Pointer[shared] // what validators read
 	flood  flood                  // what they let by
+	pulses pulses                 // of links, not taken yet
 
 	watchMu  sync.Mutex
 	watchers map[int]func(Event)
@@ -106,12 +107,19 @@ type Session struct {
 	passed   map[room.InviteID]int // uses of invites by passes that I gave
 	tallied  map[room.InviteID]int // of these, written down
 	plan     Media
-	dirty    bool
-	seen     map[[32]byte]time.Time // claims already used
-	since    time.Time              // live since
-	past     map[peer.ID]int64      // who was here: its last word, in its own milliseconds
-	asked    map[peer.ID]time.Time  // whom I asked for what I miss, when
-	pending  map[room.OpID]*wire.Signed
+	dirty    bool      // what follows from the state is to be drawn
+	unseen   bool      // the view is older than the state
+	urgent   bool      // and somebody waits for it
+	shown    time.Time // when the view was last made
+	ids      map[peer.ID]string
+	signedKey,
+	signedSource made
+	signedFor sourceOf
+	seen      map[[32]byte]time.Time // claims already used
+	since     time.Time              // live since
+	past      map[peer.ID]int64      // who was here: its last word, in its own milliseconds
+	asked     map[peer.ID]time.Time  // whom I asked for what I miss, when
+	pending   map[room.OpID]*wire.Signed
 }
 
 // shared is what gossip validators may read from any goroutine.
@@ -120,6 +128,8 @@ type shared struct {
 	keys   []sframe.Epoch
 	proven map[room.EpochID]bool
 	live   bool
+
+	changes uint64 // of the keys, up to here
 }
 
 // New makes a session; nothing happens before Run.
@@ -130,7 +140,7 @@ func New(cfg Config) *Session {
 		live: map[peer.ID]*presence{}, knocks: map[peer.ID]*knock{}, grace: map[peer.ID]time.Time{},
 		heard: map[uint32]map[peer.ID]time.Time{}, fetching: map[peer.ID]bool{}, seen: map[[32]byte]time.Time{},
 		past: map[peer.ID]int64{}, asked: map[peer.ID]time.Time{}, pending: map[room.OpID]*wire.Signed{},
-		limit: gossipLimit, guests: map[peer.ID]held{}, passed: map[room.InviteID]int{}, tallied: map[room.InviteID]int{},
+		limit: gossipLimit, ids: map[peer.ID]string{}, guests: map[peer.ID]held{}, passed: map[room.InviteID]int{}, tallied: map[room.InviteID]int{},
 	}
 	s.carry = newCarry(&s.cfg, s.me)
 	s.instance = randomBytes(8)
@@ -167,7 +177,11 @@ func (s *Session) Run(ctx context.Context) {
 		}
 		now := time.Now()
 		s.settle(now)
-		look.Reset(max(s.carry.wake.Sub(now), shortestLook))
+		next := s.carry.wake
+		if due := s.shown.Add(viewPeriod); s.unseen && due.Before(next) {
+			next = due
+		}
+		look.Reset(max(next.Sub(now), shortestLook))
 	}
 	s.goodbye()
 	s.publishView()
@@ -233,22 +247,53 @@ func (s *Session) tick(now time.Time) {
 	s.fetchAsGuest(now)
 }
 
-// settle lets the consequences of a step be seen: shared state, media plan, view, events.
+// settle lets the consequences of a step be seen: shared state, media plan, view, events. While much happens, the view is
+// made anew viewPeriod apart.
 func (s *Session) settle(now time.Time) {
-	sh := &shared{state: s.state, keys: slices.Concat(s.keys.epochs, s.keys.before), proven: map[room.EpochID]bool{}, live: s.phase == Live}
-	for id, n := range s.keys.notes {
-		sh.proven[id] = n.proven
-	}
-	s.shared.Store(sh)
+	s.share()
 	if s.phase == Live {
 		s.tendCarry(now)
 	}
 	s.replan(now)
 	if s.dirty {
-		s.dirty = false
+		s.dirty, s.unseen = false, true
+	}
+	if s.unseen && (s.urgent || s.phase != Live || now.Sub(s.shown) >= viewPeriod) {
+		s.unseen, s.shown = false, now
 		s.publishView()
 	}
+	s.urgent = false
 }
+
+const viewPeriod = 100 * time.Millisecond
+
+// share gives validators the state and the keys as they are now.
+func (s *Session) share() {
+	old := s.shared.Load()
+	if old != nil && old.state == s.state && old.live == (s.phase == Live) && old.changes == s.keys.changes {
+		return
+	}
+	sh := &shared{state: s.state, keys: slices.Concat(s.keys.epochs, s.keys.before), proven: map[room.EpochID]bool{}, live: s.phase == Live, changes: s.keys.changes}
+	for id, n := range s.keys.notes {
+		sh.proven[id] = n.proven
+	}
+	s.shared.Store(sh)
+}
+
+// idOf is p's id in text, which costs more than it seems.
+func (s *Session) idOf(p peer.ID) string {
+	if len(s.ids) > maxIDs {
+		clear(s.ids)
+	}
+	id, ok := s.ids[p]
+	if !ok {
+		id = p.String()
+		s.ids[p] = id
+	}
+	return id
+}
+
+const maxIDs = 4096
 
 // publishView makes a new view and tells the watchers when it differs.
 func (s *Session) publishView() {
@@ -311,7 +356,7 @@ func (s *Session) emit(e Event) {
 func (s *Session) call(ctx context.Context, f func() error) error {
 	res := make(chan error, 1)
 	select {
-	case s.in <- func() { res <- f() }:
+	case s.in <- func() { s.urgent = true; res <- f() }:
 	case <-s.done:
 		return ErrOver
 	case <-ctx.Done():

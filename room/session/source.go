@@ -50,8 +50,19 @@ func sourceID(id room.ID, p peer.ID, salt [8]byte) uint32 {
 
 func (s *Session) signSource(now time.Time) *wire.Signed {
 	e, _ := s.keys.sealing()
+	if m := &s.signedSource; m.signed != nil && now.Sub(m.at) < sourceAgain && s.signedFor == (sourceOf{s.own.id, e.ID}) {
+		return m.signed
+	}
+	s.signedFor = sourceOf{s.own.id, e.ID}
 	m := &wire.Source{Room: s.cfg.Room[:], Peer: []byte(s.me), Salt: s.own.salt[:], EpochId: e.ID[:], Ctr: s.own.ctr, TimeMs: now.UnixMilli()}
-	return wire.Sign(s.cfg.Key, wire.DomainSource, m)
+	s.signedSource = made{wire.Sign(s.cfg.Key, wire.DomainSource, m), now}
+	return s.signedSource.signed
+}
+
+// sourceOf is what a signed source speaks of besides its counter.
+type sourceOf struct {
+	id    uint32
+	epoch sframe.EpochID
 }
 
 // takeSource accepts a member's source unless another holds the same 24 bits.
@@ -68,14 +79,39 @@ func (s *Session) takeSource(p peer.ID, signed *wire.Signed) {
 		return
 	}
 	if l.source != nil && l.source.Salt == src.Salt {
-		l.signed = signed
+		l.follow(signed, &src.Source)
+		l.sourceMs = max(l.sourceMs, src.at)
 		return // the window keeps its start
+	}
+	if l.source != nil && src.at <= l.sourceMs {
+		return // of an earlier life, said again
 	}
 	if s.taken(src.ID, p) {
 		s.cfg.Log.Info("source refused: in force from another peer", "peer", p)
 		return
 	}
-	l.source, l.signed, s.dirty = &src, signed, true
+	src.Now = src.Ctr
+	l.source, l.signed, l.sourceMs, l.clockAt, s.dirty = &src.Source, signed, src.at, time.Now(), true
+}
+
+// clockSlack is how far an owner's counter may be from what time makes of it before that is told to the media path, in
+// ticks of 20 ms.
+const clockSlack = 100
+
+// follow keeps the newest record of a source that is in force. Where its counter is only matters when it is not where time
+// has brought it: one of the two machines slept.
+func (l *presence) follow(signed *wire.Signed, src *Source) {
+	now := time.Now()
+	expected := l.source.Now + uint32(now.Sub(l.clockAt)/(20*time.Millisecond))
+	if src.Ctr < l.signedCtr {
+		return // an older one, said again
+	}
+	l.signed, l.signedCtr = signed, src.Ctr
+	if d := int64(src.Ctr) - int64(expected); d > clockSlack {
+		fresh := *l.source
+		fresh.Now = src.Ctr
+		l.source, l.clockAt = &fresh, now
+	}
 }
 
 // takeSourceOf is takeSource for a record whose peer stands in it only.
@@ -127,7 +163,9 @@ func (s *Session) replan(now time.Time) {
 		}
 		s.cfg.Ports.Media(p)
 		s.cfg.Ports.Links(p.Plan, []*wire.Signed{s.signSource(now)})
+		return
 	}
+	s.plan.Plan = p.Plan // drawn anew, the same place: step has to see no change in it
 }
 
 func (s *Session) makePlan() Media {

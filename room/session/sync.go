@@ -55,7 +55,11 @@ func (s *Session) ledgerReply(p peer.ID, req *wire.LedgerRequest, now time.Time)
 	if pass == nil {
 		s.touch(p, now)
 	}
-	rep := &wire.LedgerReply{Pass: s.passFor(p, pass, now), Genesis: s.ledger.Genesis(), Records: s.liveRecords(), Sources: s.sourceRecords(now)}
+	records := s.liveRecords()
+	if pass != nil && len(req.Heads) > 0 {
+		records = nil // she has had them
+	}
+	rep := &wire.LedgerReply{Pass: s.passFor(p, pass, now), Genesis: s.ledger.Genesis(), Records: records, Sources: s.sourceRecords(now)}
 	rep.Ops, rep.More = s.missing(heads)
 	// No earlier epoch: its step stands still, and would open what was said before p came.
 	for _, id := range slices.Compact([]room.EpochID{s.state.Epoch.ID, s.keys.seal}) {

@@ -30,6 +30,7 @@ var (
 	ErrNoKey     = errors.New("sframe: no key for this epoch and step")
 	ErrForged    = errors.New("sframe: authentication failed")
 	ErrReplay    = errors.New("sframe: counter seen before or too old")
+	ErrAhead     = errors.New("sframe: counter ahead of its owner's clock")
 	ErrCounter   = errors.New("sframe: counter would be used twice or is used up")
 	ErrSpan      = errors.New("sframe: block would span an epoch or is full")
 	ErrStale     = errors.New("sframe: block is too old")

@@ -18,6 +18,10 @@ const (
 	PreviousStep = 2 * time.Second
 	// KeptEpochs is how many epochs an Opener and a BlockVerifier hold.
 	KeptEpochs = 4
+	// MaxLead is how far, in ticks, a frame's counter may be ahead of what Expect said: half of the replay window, so that
+	// whoever forges a frame of the future does not make the true ones look old.
+	MaxLead = replayWindow / 2
+	tick    = 20 * time.Millisecond
 
 	kindFrame = 0
 	kindBlock = 1
@@ -123,6 +127,8 @@ type Opener struct {
 	held   []heldEpoch // oldest first
 	window window
 	nonce  [nonceLen]byte
+	said   uint32 // where the counter was, as its owner has signed
+	at     time.Time
 }
 
 type heldEpoch struct {
@@ -134,6 +140,14 @@ type heldEpoch struct {
 // NewOpener opens frames of owner whose counter is at least ctr: whoever comes later cannot be fed the past.
 func NewOpener(owner Owner, ctr uint32) *Opener {
 	return &Opener{owner: owner, source: owner.Source(), window: newWindow(ctr)}
+}
+
+// Expect says where the owner's counter is at now, as the owner has signed. Counters are time: from then on Open takes no
+// frame more than MaxLead ahead of it. Before, it takes any.
+func (o *Opener) Expect(ctr uint32, now time.Time) { o.said, o.at = ctr, now }
+
+func (o *Opener) ahead(ctr uint32, now time.Time) bool {
+	return !o.at.IsZero() && int64(ctr)-int64(o.said) > int64(now.Sub(o.at)/tick)+MaxLead
 }
 
 // Hold adds an epoch, or adopts a later step of one that is held: the step before it then opens until now +
@@ -167,7 +181,7 @@ func (o *Opener) adopt(h *heldEpoch, e Epoch, now time.Time) {
 }
 
 // Open appends the payload of a frame to dst. ErrMalformed if it is no frame of this source, ErrReplay if its counter
-// was opened before or is too old, ErrNoKey if the epoch or step is not held, ErrForged if it does not authenticate.
+// was opened before or is too old, ErrAhead if it is ahead of Expect, ErrNoKey if the epoch or step is not held, ErrForged if it does not authenticate.
 // Only a frame that opens marks its counter.
 func (o *Opener) Open(dst, header, body []byte, now time.Time) ([]byte, error) {
 	if err := checkHeader(header, o.source); err != nil {
@@ -179,6 +193,9 @@ func (o *Opener) Open(dst, header, body []byte, now time.Time) ([]byte, error) {
 	ctr := uint24(header[6:])
 	if !o.window.fresh(ctr) {
 		return dst, ErrReplay
+	}
+	if o.ahead(ctr, now) {
+		return dst, ErrAhead
 	}
 	err := ErrNoKey
 	for i := len(o.held) - 1; i >= 0; i-- {

@@ -399,3 +399,50 @@ func BenchmarkRekey(b *testing.B) {
 		s.Rekey(e)
 	}
 }
+
+// A frame of the far future, which another holder of the key can forge, neither opens nor makes the true ones look old.
+func TestAhead(t *testing.T) {
+	owner := Owner{Room: [32]byte{1}, Peer: "ana", Salt: [8]byte{2}}
+	e := NewEpoch(1)
+	now := time.Unix(1_000_000, 0)
+	seal := func(ctr uint32) ([]byte, []byte) {
+		s := NewSealer(owner, ctr)
+		s.Rekey(e)
+		var h [HeaderLen]byte
+		src := owner.Source()
+		h[0], h[1], h[2], h[3], h[4] = 1<<2, byte(src>>16), byte(src>>8), byte(src), s.Nibbles()
+		h[6], h[7], h[8] = byte(ctr>>16), byte(ctr>>8), byte(ctr)
+		body, err := s.Seal(nil, h[:], []byte("words"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h[:], body
+	}
+	o := NewOpener(owner, 100)
+	o.Hold(e, now)
+	o.Expect(100, now)
+	open := func(ctr uint32, at time.Time) error {
+		h, body := seal(ctr)
+		_, err := o.Open(nil, h, body, at)
+		return err
+	}
+	if err := open(101, now); err != nil {
+		t.Fatal(err)
+	}
+	if err := open(100_000, now); err != ErrAhead {
+		t.Errorf("a frame of the far future: %v", err)
+	}
+	if err := open(100+MaxLead, now); err != nil {
+		t.Errorf("as far ahead as is allowed: %v", err)
+	}
+	if err := open(102, now); err != nil {
+		t.Errorf("the true one after it: %v", err)
+	}
+	if err := open(100+MaxLead+500, now.Add(10*time.Second)); err != nil {
+		t.Errorf("ten seconds later: %v", err)
+	}
+	o.Expect(1_000_000, now.Add(11*time.Second)) // the owner has signed that it is there: I was asleep
+	if err := open(1_000_010, now.Add(11*time.Second)); err != nil {
+		t.Errorf("after a sleep: %v", err)
+	}
+}

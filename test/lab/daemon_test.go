@@ -34,7 +34,7 @@ var binary string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	_ = flag.Set("test.parallel", "4") // they wait far more than they work
+	_ = flag.Set("test.parallel", "8") // they wait far more than they work
 	os.Exit(withBinary(m))
 }
 

@@ -104,7 +104,7 @@ func TestSpeech(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		ana, budi kind
-	}{{"direct", cone, cone}, {"degraded", noUDP, public}, {"relay", symmetric, symmetric}} {
+	}{{"degraded", noUDP, public}, {"direct", cone, cone}, {"relay", symmetric, symmetric}} {
 		paths = append(paths, path{c.name, &meeting{t: t, people: []*person{
 			w.person("Ana-"+c.name, w.at(c.ana), boot), w.person("Budi-"+c.name, w.at(c.budi), boot),
 		}}})
