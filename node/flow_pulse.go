@@ -13,18 +13,20 @@ import (
 )
 
 const (
-	pulseIn   = time.Second            // at the least
-	freshFor  = 2 * time.Second        // a source that went on so lately is in heartbeats
-	speechGap = 500 * time.Millisecond // who was heard without a gap and that lately is speaking on
-	maxNewest = 8                      // sources in a heartbeat
+	pulseIn     = time.Second // at the least
+	childBeatIn = time.Second
+	feedPingIn  = 5 * time.Second
+	freshFor    = 2 * time.Second        // a source that went on so lately is in heartbeats
+	speechGap   = 500 * time.Millisecond // who was heard without a gap and that lately is speaking on
+	maxNewest   = 8                      // sources in a heartbeat
 )
 
-// beat queues the heartbeats that are due, with a ping each second, and tells the session how the links are.
+// beat queues the heartbeats and pings that are due, and tells the session how the links are.
 func (f *flow) beat(now time.Time) {
 	var lists [2][]uint64 // for feeds, and for the others
 	for _, l := range f.out {
 		l.measure(now)
-		if now.Sub(l.beat) < heartbeatIn {
+		if now.Sub(l.beat) < l.beatIn() {
 			continue
 		}
 		l.beat = now
@@ -39,7 +41,7 @@ func (f *flow) beat(now time.Time) {
 		l.tell(&wire.LinkRecord{Record: &wire.LinkRecord_Heartbeat{Heartbeat: &wire.LinkHeartbeat{
 			Tick: f.clock(l, now), Path: f.path, Loss: l.loss, Level: f.plan.Plan.Level, Newest: lists[which],
 		}}})
-		if now.Sub(l.pinged) >= pingIn {
+		if now.Sub(l.pinged) >= l.pingIn() {
 			l.ping(now)
 		}
 		if company {
@@ -51,6 +53,23 @@ func (f *flow) beat(now time.Time) {
 			f.pulse(l, now)
 		}
 	}
+}
+
+// beatIn: a parent that only hears from a child that it lives needs that less often: with many children heartbeats are what
+// a relay mostly receives.
+func (l *linkState) beatIn() time.Duration {
+	if l.parent && !l.up && l.feed == nil {
+		return childBeatIn
+	}
+	return heartbeatIn
+}
+
+// pingIn: the round trip to a child only says whether its delay rises.
+func (l *linkState) pingIn() time.Duration {
+	if l.feed != nil && !l.up && !l.parent {
+		return feedPingIn
+	}
+	return pingIn
 }
 
 // clock is the tick that a heartbeat to l tells: my own in the core and in a mesh, else the one that came down to me. It

@@ -11,12 +11,14 @@ import (
 )
 
 const (
-	maxHops    = 12                   // a bundle that has come further is not passed on
-	coreHold   = 5 * time.Millisecond // how long the core lets a frame wait for those of other speakers
-	talkHold   = 3 * media.Tick       // who was heard that lately is waited for
-	carryHold  = time.Second          // a block of a source that left the loudest still goes on for so long
-	maxGap     = 8                    // frames: a longer gap behind a relay is silence
-	longHandle = 1<<32 - 1            // a head with it is as long as any
+	maxHops     = 12                   // a bundle that has come further is not passed on
+	coreHold    = 5 * time.Millisecond // how long the core lets a frame wait for those of other speakers
+	bigHall     = 20                   // children; with more it waits bigHallHold, so that a tick is one datagram for each
+	bigHallHold = 18 * time.Millisecond
+	talkHold    = 3 * media.Tick // who was heard that lately is waited for
+	carryHold   = time.Second    // a block of a source that left the loudest still goes on for so long
+	maxGap      = 8              // frames: a longer gap behind a relay is silence
+	longHandle  = 1<<32 - 1      // a head with it is as long as any
 )
 
 // relay is what goes on to the feeds. Entries wait in fresh until the bundle that brought them is done, or, in the
@@ -139,7 +141,7 @@ func (f *flow) passBlock(entry []byte, now time.Time) {
 	}
 }
 
-// settle sends what is fresh, at once or, in the core, when those who speak are all in it or coreHold is over.
+// settle sends what is fresh, at once or, in the core, when those who speak are all in it or the wait is over.
 func (f *flow) settle(now time.Time) {
 	q := &f.relay
 	switch {
@@ -148,8 +150,15 @@ func (f *flow) settle(now time.Time) {
 		f.forward(now)
 	case !q.held:
 		q.held = true
-		q.hold.Reset(coreHold)
+		q.hold.Reset(f.holdFor())
 	}
+}
+
+func (f *flow) holdFor() time.Duration {
+	if len(f.feeds) > bigHall {
+		return bigHallHold
+	}
+	return coreHold
 }
 
 // waits tells whether a speaker whose frame should come any moment is missing.
