@@ -2486,7 +2486,7 @@ type Presence struct {
 	Headline      string                 `protobuf:"bytes,6,opt,name=headline,proto3" json:"headline,omitempty"`
 	Muted         bool                   `protobuf:"varint,7,opt,name=muted,proto3" json:"muted,omitempty"`
 	Hand          *Hand                  `protobuf:"bytes,8,opt,name=hand,proto3" json:"hand,omitempty"`
-	Source        *Signed                `protobuf:"bytes,9,opt,name=source,proto3" json:"source,omitempty"` // present while on stage
+	Source        *Signed                `protobuf:"bytes,9,opt,name=source,proto3" json:"source,omitempty"` // always, on stage or not
 	HandoutKey    *Signed                `protobuf:"bytes,10,opt,name=handout_key,json=handoutKey,proto3" json:"handout_key,omitempty"`
 	Direct        [][]byte               `protobuf:"bytes,11,rep,name=direct,proto3" json:"direct,omitempty"`
 	Record        []byte                 `protobuf:"bytes,12,opt,name=record,proto3" json:"record,omitempty"`        // own peer record
@@ -3618,7 +3618,7 @@ func (x *Objection) GetTimeMs() int64 {
 	return 0
 }
 
-// Digest is the room for those who hear no gossip, down the tree on change or each 2 s, at most 600 bytes.
+// Digest is the room for those who hear no gossip, down the tree on change or each 2 s, about 600 bytes, at most 2 KiB.
 // Domain "balai-digest/1". Signed by the chair. What the ledger decides stands in DigestRecord.ops, signed by
 // those who decided it.
 type Digest struct {
@@ -3630,7 +3630,7 @@ type Digest struct {
 	TtlS          uint32                 `protobuf:"varint,5,opt,name=ttl_s,json=ttlS,proto3" json:"ttl_s,omitempty"`
 	Heads         []byte                 `protobuf:"bytes,6,opt,name=heads,proto3" json:"heads,omitempty"`             // SHA-256 over the heads, sorted; differing: fetch by /balai/ledger/1
 	Authorities   [][]byte               `protobuf:"bytes,7,rep,name=authorities,proto3" json:"authorities,omitempty"` // short ids of the live ones
-	Removed       [][]byte               `protobuf:"bytes,8,rep,name=removed,proto3" json:"removed,omitempty"`         // short ids (8 bytes), of the last hour
+	Removed       [][]byte               `protobuf:"bytes,8,rep,name=removed,proto3" json:"removed,omitempty"`         // short ids (8 bytes), of the 24 put out last
 	Stage         []*DigestStage         `protobuf:"bytes,9,rep,name=stage,proto3" json:"stage,omitempty"`
 	People        uint32                 `protobuf:"varint,10,opt,name=people,proto3" json:"people,omitempty"`
 	Hands         uint32                 `protobuf:"varint,11,opt,name=hands,proto3" json:"hands,omitempty"`
@@ -4958,7 +4958,7 @@ func (x *DigestRecord) GetSources() []*Signed {
 	return nil
 }
 
-// Scores is what an ingress core heard in the last 100 ms: source << 8 | level (-dBov) of each source.
+// Scores, not used: what an ingress core heard in the last 100 ms: source << 8 | level (-dBov) of each source.
 type Scores struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Levels        []uint32               `protobuf:"fixed32,1,rep,packed,name=levels,proto3" json:"levels,omitempty"`
