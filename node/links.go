@@ -175,18 +175,27 @@ func (k *linkKeeper) open(ctx context.Context, p peer.ID, w *wanted, sources []*
 	ctx, cancel := context.WithTimeout(ctx, linkTimeout)
 	defer cancel()
 	l, err := k.j.d.host.OpenLink(ctx, p, k.j.id, k.config(sources))
-	k.mu.Lock()
-	w.dialing = false
-	if err != nil {
-		w.next, w.pause = time.Now().Add(w.pause), min(2*w.pause, linkMaxPause)
-	}
-	k.mu.Unlock()
 	if err != nil {
 		k.j.d.log.Debug("no media link", "peer", p, "err", err)
-		k.j.s.Link(overlay.Unlinked{Peer: p})
+		k.failed(p, w)
 		return
 	}
+	k.mu.Lock()
+	w.dialing = false
+	k.mu.Unlock()
 	k.add(l, k.j.d.key.ID())
+}
+
+// failed ends an attempt to call p, who may have called meanwhile: then there is a link.
+func (k *linkKeeper) failed(p peer.ID, w *wanted) {
+	k.mu.Lock()
+	w.dialing = false
+	w.next, w.pause = time.Now().Add(w.pause), min(2*w.pause, linkMaxPause)
+	linked := k.peers[p] != nil && k.peers[p].link != nil
+	k.mu.Unlock()
+	if !linked {
+		k.j.s.Link(overlay.Unlinked{Peer: p})
+	}
 }
 
 // accept decides about a link that another opens: whom the plan names, and, while callers are welcome, others, who have
