@@ -54,13 +54,18 @@ const maxLeases = 1024
 // situationEvery is how often the overlay hears the situation although nothing was seen to change.
 const situationEvery = time.Second
 
-// Link tells what happened to a media link: a Pulse never blocks and may be lost, the others wait for their turn. Sources
-// are what the other side of a new link said of its own. Any goroutine.
+// Link tells what happened to a media link: a Pulse never blocks and may be lost, the others wait for their turn, but for
+// records beyond what one peer may send. Sources are what the other side of a new link said of its own. Any goroutine.
 func (s *Session) Link(e overlay.Event, sources ...*wire.Signed) {
 	f := func() { s.linkEvent(e, sources, time.Now()) }
-	if _, lossy := e.(overlay.Pulse); lossy {
+	switch e := e.(type) {
+	case overlay.Pulse:
 		s.post(f)
 		return
+	case overlay.Got:
+		if !s.flood.allow(e.Peer, linkRecords, time.Now()) {
+			return // an honest peer tells a few in a second; each may cost signatures
+		}
 	}
 	select {
 	case s.in <- f:
