@@ -68,6 +68,7 @@ type Host struct {
 	greet      event.Emitter // EvtPeerProtocolsUpdated on the local bus
 	greetings  greetings
 	prober     prober
+	circuits   circuitSearch
 
 	ready   chan struct{} // closed once host is set
 	mu      sync.Mutex    // guards closed and wg.Add
@@ -92,6 +93,7 @@ func newHost(ctx context.Context, cfg Config, gate *gater) (_ *Host, err error) 
 	h.streams.init()
 	h.links.init()
 	h.prober.init()
+	h.circuits.init()
 	h.greetings.last = map[greetKey]time.Time{}
 	for _, b := range cfg.Bootstrap {
 		gate.allowTyped(b)
@@ -199,6 +201,7 @@ func (h *Host) Close() error {
 	if h.greet != nil {
 		errs = append(errs, h.greet.Close())
 	}
+	h.circuits.settle()
 	errs = append(errs, h.host.Close())
 	h.wg.Wait()
 	errs = append(errs, h.prober.close())

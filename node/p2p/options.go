@@ -142,6 +142,7 @@ func resources() (network.ResourceManager, error) {
 
 // relayCandidates offers the community nodes for circuit reservations.
 func (h *Host) relayCandidates(_ context.Context, num int) <-chan peer.AddrInfo {
+	h.circuits.asked()
 	out := make(chan peer.AddrInfo, num)
 	defer close(out)
 	select {

@@ -58,12 +58,16 @@ const (
 // situationEvery is how often the overlay hears the situation although nothing was seen to change.
 const situationEvery = time.Second
 
-// Link tells what happened to a media link: a Pulse never blocks and may be lost, the others wait for their turn. Sources
+// Link tells what happened to a media link: a Pulse never blocks and may be lost, the others wait for their turn, but for
+// records beyond what one peer may send. Sources
 // are what the other side of a new link said of its own. Any goroutine.
 func (s *Session) Link(e overlay.Event, sources ...*wire.Signed) {
 	if p, ok := e.(overlay.Pulse); ok {
 		s.pulse(p)
 		return
+	}
+	if g, ok := e.(overlay.Got); ok && !s.flood.allow(g.Peer, linkRecords, time.Now()) {
+		return // an honest peer tells a few in a second; each may cost signatures
 	}
 	f := func() { s.linkEvent(e, sources, time.Now()) }
 	select {
@@ -118,9 +122,6 @@ func (s *Session) linkEvent(e overlay.Event, sources []*wire.Signed, now time.Ti
 		delete(s.carry.linked, e.Peer)
 		s.dirty = true
 	case overlay.Got:
-		if !s.flood.allow(e.Peer, linkRecords, now) {
-			return
-		}
 		if s.gotDigestRecord(&e, now) {
 			return
 		}

@@ -98,10 +98,13 @@ func (p *soul) call(s *Session, id peer.ID) {
 	}
 	p.mu.Lock()
 	delete(p.calling, id)
+	linked := p.lanes[id] != nil // it has called meanwhile
 	ok = ok && p.place != nil && slices.Contains(p.place.Links, id) && p.lanes[id] == nil && p.s == s
 	p.mu.Unlock()
 	if !ok {
-		s.Link(overlay.Unlinked{Peer: id})
+		if !linked {
+			s.Link(overlay.Unlinked{Peer: id})
+		}
 		time.Sleep(500 * time.Millisecond)
 		if p.session() == s {
 			p.reconcile(s)
