@@ -144,6 +144,9 @@ func (s *Session) object(p peer.ID, now time.Time) {
 		return
 	}
 	s.noteDead(p, s.me, now)
+	if !s.state.Members[s.me].OnStage && !lease.Holds(s.me) {
+		return // only stage and core have a vote
+	}
 	o := election.Objection{Room: s.cfg.Room, Lease: lease.ID, Subject: p, Reason: room.NoRelay, At: now}
 	s.publishStage(&wire.StageMessage{Message: &wire.StageMessage_Objection{Objection: o.Sign(s.cfg.Key)}})
 	s.choose(now)

@@ -24,7 +24,7 @@ const (
 	beatPeriod     = time.Second
 	beatsPerStep   = 10
 	heardPeriod    = 5 * time.Second
-	heardTTL       = 2 * heardPeriod
+	bigRoom        = 16 // people; in a larger room the audience speaks of itself half as often
 	beatsKept      = 16
 	lateHand       = 5     // beats that a hand may lie before it was last seen down
 	leapLimit      = 86400 // beats that a chair may leap
@@ -58,6 +58,23 @@ type presence struct {
 	links         []overlay.Short
 	direct        map[peer.ID]bool // whom it reached by a probe
 	listeners     uint32           // who hear by it and are in no gossip
+}
+
+// presenceEvery is how often I say that I am here: who speaks or carries the room always as often, the audience of a large
+// room, whose number makes the traffic, half as often.
+func (s *Session) presenceEvery() time.Duration {
+	lease := s.carry.force.Lease()
+	if s.people() <= bigRoom || s.state.Members[s.me].OnStage || s.state.Role(s.me).Authority() || lease != nil && lease.Holds(s.me) {
+		return presencePeriod
+	}
+	return 2 * presencePeriod
+}
+
+func (s *Session) heardEvery() time.Duration {
+	if s.people() <= bigRoom {
+		return heardPeriod
+	}
+	return 2 * heardPeriod
 }
 
 // beatState is the chair's clock as this daemon knows it.
@@ -105,7 +122,7 @@ func (s *Session) expire(now time.Time) {
 	}
 	for id, by := range s.heard {
 		for p, at := range by {
-			if now.Sub(at) > heardTTL {
+			if now.Sub(at) > 2*s.heardEvery() {
 				delete(by, p)
 				s.dirty = true
 			}

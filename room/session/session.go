@@ -231,10 +231,10 @@ func (s *Session) tick(now time.Time) {
 	s.lostKey(now)
 	s.switchEpoch(now)
 	s.takeChair(now)
-	if s.due.passed(&s.due.presence, now, presencePeriod) {
+	if s.due.passed(&s.due.presence, now, s.presenceEvery()) {
 		s.sendPresence(now)
 	}
-	if s.due.passed(&s.due.heard, now, heardPeriod) {
+	if s.due.passed(&s.due.heard, now, s.heardEvery()) {
 		s.sendHeard(now)
 	}
 	s.advertise(now)
