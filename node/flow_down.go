@@ -91,6 +91,9 @@ func (f *flow) frame(l *linkState, e *media.Entry, late time.Duration, hops uint
 		r.verify.Frame(e.Raw, l.via, false, now) // a copy, or another ciphertext at this counter: the block decides
 		return
 	case err == sframe.ErrNoKey && f.relay.serves:
+		if l.peer == r.src.Peer {
+			r.heard, r.heardAt = e.Ctr, now
+		}
 	case err != nil:
 		r.report.Refused++
 		return

@@ -94,7 +94,7 @@ func (c *relays) serve(st *p2p.Stream) {
 	who := st.Remote()
 	r, reason := c.enter(who, &req, time.Now())
 	if reason != 0 {
-		c.log.Info("a room is not carried", "reason", reason)
+		c.log.Debug("a room is not carried", "reason", reason)
 		_ = st.Write(&wire.RelayReply{Refused: uint32(reason)})
 		return
 	}

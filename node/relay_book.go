@@ -46,7 +46,7 @@ type relayBook struct {
 	askers  map[peer.ID]bool // authorities by their line of grants
 
 	digest  *relayDigest // in force: an old one stays until a newer one comes
-	seqs    map[peer.ID]digestSeq
+	seqs    map[peer.ID]uint64
 	named   map[overlay.Short]bool // authorities by a digest, now or earlier
 	removed map[overlay.Short]bool
 	sources map[peer.ID]*relaySource
@@ -68,7 +68,6 @@ type relayDigest struct {
 	people      uint32
 }
 
-type digestSeq struct{ term, seq uint64 }
 
 type relayStage struct {
 	peer   overlay.Short
@@ -90,7 +89,7 @@ type relayNews struct {
 
 func newRelayBook(g *room.Genesis, founder, me peer.ID) *relayBook {
 	return &relayBook{
-		id: g.Room(), me: me, founder: founder, genesis: g, askers: map[peer.ID]bool{}, seqs: map[peer.ID]digestSeq{}, named: map[overlay.Short]bool{},
+		id: g.Room(), me: me, founder: founder, genesis: g, askers: map[peer.ID]bool{}, seqs: map[peer.ID]uint64{}, named: map[overlay.Short]bool{},
 		removed: map[overlay.Short]bool{}, sources: map[peer.ID]*relaySource{},
 	}
 }
@@ -152,14 +151,14 @@ func (b *relayBook) takeDigest(s *wire.Signed, now time.Time) error {
 	if !ok || at.Sub(now).Abs() > relaySkew {
 		return room.Malformed
 	}
-	seq, last := digestSeq{w.Term, w.Seq}, b.seqs[by]
-	if seq.term < last.term || seq.term == last.term && seq.seq <= last.seq || b.led(now) && b.digest.by != by && w.IssuedMs <= b.digest.issued {
+	// A signer's numbers only grow, also over its restarts; its terms do not.
+	if w.Seq <= b.seqs[by] || b.led(now) && b.digest.by != by && w.IssuedMs <= b.digest.issued {
 		return nil // older than what I have
 	}
 	if len(b.seqs) >= maxRelayNamed {
 		clear(b.seqs)
 	}
-	b.seqs[by] = seq
+	b.seqs[by] = w.Seq
 	d.signed, d.by = s, by
 	d.fresh = now.Add(min(time.Duration(w.TtlS)*time.Second, relayDigestLife))
 	b.digest, b.removed, b.live, b.news.digest = d, removed, now, true

@@ -52,8 +52,8 @@ func (o *Overlay) tendMesh() {
 }
 
 func (o *Overlay) keepMesh() {
-	if o.lease != nil && o.lease.NoRelay && len(o.sit.People) >= election.AssistMax {
-		return // too many: those who are linked stay
+	if len(o.sit.People) >= election.AssistMax && (o.lease == nil || o.lease.NoRelay) {
+		return // too many for a mesh, whatever I know of a lease: those who are linked stay
 	}
 	all := true
 	for _, p := range o.sit.People {

@@ -58,7 +58,8 @@ func (o *Overlay) wanted() (active, warm int) {
 
 // lost tells whether I know neither a lease nor a mesh: whoever I ask tells me.
 func (o *Overlay) lost() bool {
-	return !o.quit && !o.sit.CoreOnly && o.lease == nil && len(o.sit.People) == 0 && len(o.sit.Stage)+len(o.found) > 0
+	mesh := len(o.sit.People) > 0 && len(o.sit.People) < election.AssistMax
+	return !o.quit && !o.sit.CoreOnly && o.lease == nil && !mesh && len(o.sit.Stage)+len(o.found) > 0
 }
 
 // search asks candidates while parents are missing: several at once, another after each joinPatience.

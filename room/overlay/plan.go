@@ -26,7 +26,7 @@ func (o *Overlay) Parents() (out []Parent) {
 
 // draw makes the plan.
 func (o *Overlay) draw() *Plan {
-	pl := &Plan{Accept: !o.quit, Core: o.inCore(), Clock: o.top(), Level: o.level(), Path: o.path()}
+	pl := &Plan{Accept: !o.quit && !o.meshMode(), Core: o.inCore(), Clock: o.top(), Level: o.level(), Path: o.path()}
 	links, dial := map[peer.ID]bool{}, map[peer.ID]bool{}
 	for p := range o.mesh {
 		links[p] = true

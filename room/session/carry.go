@@ -29,6 +29,7 @@ type carry struct {
 	own     *election.Ad
 	ownDue  time.Time
 	ownSeq  uint64
+	ownTold bool                  // to the others: there were enough of them
 	direct  map[peer.ID]time.Time // reached by a probe, when
 	probed  map[peer.ID]time.Time // tried, when
 	probing int
@@ -38,6 +39,7 @@ type carry struct {
 	helpers map[peer.ID]*community            // community nodes that I, as chair, keep told
 	digest  digestState
 	finding bool
+	found   time.Time // when somebody was last looked for
 	orphan  time.Time // a guest without a parent since
 }
 
@@ -196,10 +198,15 @@ func (s *Session) fillAdmit(r *wire.LinkRecord, now time.Time) {
 	}
 }
 
+// findPause is the time between two looks: each dials all who are remembered.
+const findPause = 10 * time.Second
+
 // findParents looks in the world for anybody of this room.
 func (s *Session) findParents() {
-	if s.carry.finding {
+	if now := time.Now(); s.carry.finding || now.Sub(s.carry.found) < findPause {
 		return
+	} else {
+		s.carry.found = now
 	}
 	s.carry.finding = true
 	s.wg.Go(func() {
@@ -243,7 +250,7 @@ func (s *Session) takeLease(signed *wire.Signed, from peer.ID, now time.Time) er
 	if err != nil {
 		return err
 	}
-	if now.Sub(l.Issued) < time.Second && l.By != s.me {
+	if now.Sub(l.Issued).Abs() < time.Second && l.By != s.me {
 		s.chair.Heard(l.By, now)
 	}
 	ranked := s.ranked()

@@ -23,6 +23,7 @@ const (
 // choose signs a lease when I am the chair and one is due.
 func (s *Session) choose(now time.Time) {
 	if !s.beat.mine {
+		s.dismissCommunities(false)
 		return
 	}
 	s.tendCommunities(now)
@@ -174,9 +175,14 @@ func (s *Session) checkObjection(sh *shared, signed *wire.Signed) error {
 	}
 	if !s.post(func() {
 		lease := s.carry.force.Lease()
-		if s.phase == Live && lease != nil && lease.Holds(o.Subject) && o.Peer != s.me {
-			s.noteDead(o.Subject, o.Peer, time.Now())
-			s.choose(time.Now())
+		now := time.Now()
+		at := o.At // said again later, it is as old as it was
+		if at.After(now) {
+			at = now
+		}
+		if s.phase == Live && lease != nil && lease.Holds(o.Subject) && o.Peer != s.me && now.Sub(at) < deadFor && at.After(s.carry.dead[o.Subject][o.Peer]) {
+			s.noteDead(o.Subject, o.Peer, at)
+			s.choose(now)
 		}
 	}) {
 		return ErrIgnore

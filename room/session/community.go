@@ -55,6 +55,17 @@ func (s *Session) tendCommunities(now time.Time) {
 	}
 }
 
+// dismissCommunities ends the streams: another is chair now, or, with drop, the room is over.
+func (s *Session) dismissCommunities(drop bool) {
+	for p, c := range s.carry.helpers {
+		if drop {
+			c.send(&wire.RelayRequest{Drop: true})
+		}
+		c.stop()
+		delete(s.carry.helpers, p)
+	}
+}
+
 // communitiesWanted are the vouched ones, and, where the room cannot do without, those that are connected. Only an
 // authority can ask them.
 func (s *Session) communitiesWanted() (out []peer.ID) {

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"math/rand/v2"
 	"slices"
@@ -130,10 +132,7 @@ func digestKey(d *wire.Digest) [32]byte {
 func (s *Session) headsHash() [32]byte {
 	heads := s.ledger.Heads()
 	slices.SortFunc(heads, func(a, b room.Seen) int {
-		if a.Author < b.Author {
-			return -1
-		}
-		return 1
+		return cmp.Or(cmp.Compare(a.Author, b.Author), cmp.Compare(a.Seq, b.Seq), bytes.Compare(a.Hash[:], b.Hash[:]))
 	})
 	h := sha256.New()
 	for _, m := range ledger.EncodeSeen(heads) {
@@ -228,11 +227,14 @@ func (s *Session) gotDigestRecord(g *overlay.Got, now time.Time) bool {
 	if !slices.Contains(s.carry.overlay.Plan().Parents, g.Peer) {
 		return true // nobody else has to tell me
 	}
+	s.addOps(s.atPace(r.Ops[:min(len(r.Ops), maxQuoted)], now), now) // first: the digest speaks of them
+	if s.phase != Live {
+		return true
+	}
 	var d wire.Digest
 	if by, err := openDigest(r.Digest, s.cfg.Room, &d); err == nil && near(d.IssuedMs, now) && s.phase == Live {
 		s.takeDigest(by, r.Digest, &d, now)
 	}
-	s.addOps(s.atPace(r.Ops[:min(len(r.Ops), maxQuoted)], now), now)
 	for _, src := range r.Sources[:min(len(r.Sources), maxSources)] {
 		s.takeSourceOf(src)
 	}

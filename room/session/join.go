@@ -249,7 +249,7 @@ type made struct {
 }
 
 const (
-	keyAgain    = 45 * time.Second
+	keyAgain    = 20 * time.Second
 	sourceAgain = 2 * presencePeriod
 )
 

@@ -165,7 +165,7 @@ func (s *Session) switchEpoch(now time.Time) {
 	if s.keys.switchAt.IsZero() || s.keys.at(s.state.Epoch.ID) < 0 {
 		return
 	}
-	if now.Before(s.keys.switchAt) && !s.allHold(s.state.Epoch.ID) {
+	if now.Before(s.keys.switchAt) && (!s.allHold(s.state.Epoch.ID) || s.listenersBeyond() > 0) { // of those nobody knows
 		return
 	}
 	s.keys.seal, s.keys.switchAt, s.dirty = s.state.Epoch.ID, time.Time{}, true

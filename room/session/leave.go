@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,7 +45,7 @@ const (
 // linger serves those that hear by me until they have moved, silent and with no place of my own. It runs in the place of
 // Run's loop, whose context has ended when the daemon stops.
 func (s *Session) linger() {
-	if s.state == nil || len(s.carry.overlay.Plan().Feeds) == 0 {
+	if s.state == nil || !s.feeds() {
 		return
 	}
 	s.leaving = true
@@ -57,7 +58,7 @@ func (s *Session) linger() {
 	if s.ctx.Err() != nil {
 		wait = lingerBriefly
 	}
-	for end := now.Add(wait); now.Before(end) && len(m.Plan.Feeds) > 0; now = time.Now() {
+	for end := now.Add(wait); now.Before(end) && s.feeds(); now = time.Now() {
 		if m.Plan = s.carry.overlay.Plan(); !samePlace(m.Plan, s.plan.Plan) || s.plan.Send || s.plan.Seal >= 0 {
 			s.plan = m
 			s.cfg.Ports.Media(m)
@@ -72,6 +73,11 @@ func (s *Session) linger() {
 		}
 		t.Stop()
 	}
+}
+
+// feeds tells whether anybody hears by me; the others of the core do not need that.
+func (s *Session) feeds() bool {
+	return slices.ContainsFunc(s.carry.overlay.Plan().Feeds, func(f overlay.Feed) bool { return !f.Direct && f.Mode != overlay.Warm })
 }
 
 // takeLeave takes a goodbye that came on a stream.

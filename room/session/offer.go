@@ -44,7 +44,8 @@ func (s *Session) renewAd(now time.Time) {
 	}
 	s.carry.ownDue = now.Add(offerSoonest)
 	offer, old := s.cfg.Ports.Offer(), s.carry.own
-	if old != nil && !offerChanged(&offer, old) && now.Sub(old.Issued) < offerPeriod && bytes.Equal(old.Record, s.cfg.Ports.Record()) {
+	first := len(s.live) >= offerFrom && !s.carry.ownTold
+	if old != nil && !first && !offerChanged(&offer, old) && now.Sub(old.Issued) < offerPeriod && bytes.Equal(old.Record, s.cfg.Ports.Record()) {
 		return
 	}
 	s.carry.ownSeq++
@@ -58,7 +59,8 @@ func (s *Session) renewAd(now time.Time) {
 		return
 	}
 	s.carry.own, s.dirty = ad, true
-	if len(s.live) >= offerFrom && (ad.Slots > 0 || old != nil && old.Slots > 0) {
+	s.carry.ownTold = len(s.live) >= offerFrom
+	if s.carry.ownTold && (ad.Slots > 0 || old != nil && old.Slots > 0) {
 		s.publishStage(&wire.StageMessage{Message: &wire.StageMessage_RelayAd{RelayAd: ad.Signed}})
 	}
 }

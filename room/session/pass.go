@@ -2,6 +2,7 @@ package session
 
 import (
 	"crypto/sha256"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -13,12 +14,15 @@ import (
 
 const (
 	// gossipLimit is how many people are in the ledger and in the members' gossip; listeners beyond it come with a pass.
-	gossipLimit = 64
+	// Each of them says each few seconds that it is here, to all others: with 64 that is more than half of what the audio takes.
+	gossipLimit = 32
 	passLife    = time.Hour
 	passRenew   = passLife / 2
 	passSlack   = maxSkew
 	maxPasses   = 4096 // that one admitter remembers
 	tallyPeriod = 10 * time.Second
+	maxTally    = 1 << 31
+	renewPause  = 5 * time.Second // between two tries
 	maxChainIDs = 3
 )
 
@@ -97,12 +101,12 @@ func (s *Session) checkPass(p peer.ID, signed *wire.Signed, now time.Time) (*wir
 	case now.After(exp.Add(passSlack)) && s.firstAuthority() != "":
 		return nil, room.Expired
 	}
-	for i, id := range m.Chain {
+	for _, id := range m.Chain {
 		if len(id) != len(room.InviteID{}) {
 			return nil, room.Malformed
 		}
-		if branch, revoked := s.state.Revoked[room.InviteID(id)]; revoked && (branch || i == len(m.Chain)-1) {
-			return nil, room.Revoked
+		if branch, revoked := s.state.Revoked[room.InviteID(id)]; revoked && branch {
+			return nil, room.Revoked // without its branch only nobody new gets in
 		}
 	}
 	return &m, 0
@@ -111,20 +115,41 @@ func (s *Session) checkPass(p peer.ID, signed *wire.Signed, now time.Time) (*wir
 // asGuest lets a listener in by a pass, beyond those whom the ledger holds.
 func (s *Session) asGuest(n *newcomer, now time.Time) {
 	a := s.admission(n)
-	if _, again := s.guests[n.peer]; !again && len(s.guests) >= maxPasses {
-		for p, g := range s.guests {
-			if now.After(g.exp) {
-				delete(s.guests, p)
-			}
-		}
-	}
+	s.forgetGuests(now)
 	if _, again := s.guests[n.peer]; !again {
-		for _, id := range a.Chain {
-			s.passed[id]++
+		for i, id := range a.Chain {
+			if a.Uses[i] > 0 {
+				s.passed[id]++
+			}
 		}
 	}
 	s.guests[n.peer] = held{a.Name, a.Chain, now.Add(passLife)}
 	s.dirty = true
+}
+
+// forgetGuests forgets those whose passes ran out when there are too many, and then everybody: what a pass says stands in it.
+func (s *Session) forgetGuests(now time.Time) {
+	if len(s.guests) < maxPasses {
+		return
+	}
+	for p, g := range s.guests {
+		if now.After(g.exp) {
+			delete(s.guests, p)
+		}
+	}
+	if len(s.guests) >= maxPasses {
+		clear(s.guests)
+	}
+}
+
+// takeUpTallies goes on counting where an earlier process of mine ended.
+func (s *Session) takeUpTallies() {
+	for _, e := range s.ledger.All() {
+		if e.Op.Kind == room.TallyUses && e.Op.Author == s.me {
+			n := max(s.tallied[e.Op.Invite], int(min(e.Op.Count, maxTally)))
+			s.tallied[e.Op.Invite], s.passed[e.Op.Invite] = n, n
+		}
+	}
 }
 
 // mayBeGuest tells whether a newcomer comes by a pass: a listener, when the ledger holds as many people as gossip carries.
@@ -181,8 +206,18 @@ func (s *Session) renewPass(now time.Time) {
 	if s.pass != nil && now.Sub(s.passAt) < passRenew {
 		return
 	}
-	if p := s.firstAuthority(); p != "" && p != s.me {
-		s.fetchFrom(p)
+	if now.Sub(s.passTry) < renewPause {
+		return
+	}
+	s.passTry = now
+	var here []peer.ID
+	for _, p := range append([]peer.ID{s.state.Host}, s.state.Moderators...) {
+		if s.live[p] != nil && p != s.me {
+			here = append(here, p)
+		}
+	}
+	if len(here) > 0 {
+		s.fetchFrom(here[rand.IntN(len(here))])
 	}
 }
 

@@ -75,7 +75,7 @@ func (s *Session) viewCarry(v *View) {
 		}
 	}
 	for _, p := range sortedKeys(uses) { // further down the tree than the core
-		v.Relays = append(v.Relays, RelayView{PeerID: s.idOf(p), Name: s.nameOf(p), Kind: "member", HoldsKey: true, Use: uses[p]})
+		v.Relays = append(v.Relays, RelayView{PeerID: s.idOf(p), Name: s.nameOf(p), Kind: kindOf(s.state.Role(p)), HoldsKey: s.state.Role(p) != room.NoRole, Use: uses[p]})
 	}
 	for p, ok := range s.state.Vouched {
 		if ok {
@@ -95,11 +95,15 @@ func (s *Session) viewCarry(v *View) {
 }
 
 func (s *Session) relayView(ad *election.Ad, use string) RelayView {
-	r := RelayView{PeerID: s.idOf(ad.Peer), Name: s.nameOf(ad.Peer), Kind: "member", HoldsKey: true, Me: ad.Peer == s.me, Vouched: s.state.Vouched[ad.Peer], Use: use}
-	if s.state.Role(ad.Peer) == room.NoRole {
-		r.Kind, r.HoldsKey = "community", false
-	}
+	r := RelayView{PeerID: s.idOf(ad.Peer), Name: s.nameOf(ad.Peer), Kind: kindOf(s.state.Role(ad.Peer)), HoldsKey: s.state.Role(ad.Peer) != room.NoRole, Me: ad.Peer == s.me, Vouched: s.state.Vouched[ad.Peer], Use: use}
 	return r
+}
+
+func kindOf(r room.Role) string {
+	if r == room.NoRole {
+		return "community"
+	}
+	return "member"
 }
 
 func sortedKeys[V any](m map[peer.ID]V) []peer.ID {

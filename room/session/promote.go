@@ -13,7 +13,7 @@ import (
 )
 
 // promoteFor bounds how long a guest waits to be taken into the ledger.
-const promoteFor = 15 * time.Second
+const promoteFor = 8 * time.Second
 
 // asMember makes a guest a member before she raises her hand, writes or reacts: from then on she is seen, and in the
 // members' gossip. Not in the session's goroutine.

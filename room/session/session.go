@@ -101,6 +101,7 @@ type Session struct {
 	guest    bool         // I am here by a pass: not in the ledger, not in the members' gossip
 	pass     *wire.Signed // mine, shown to relays
 	passAt   time.Time    // from when on it is good
+	passTry  time.Time    // when I last asked for a new one
 	leaving  bool         // said goodbye, and still carries others
 	limit    int          // people in the ledger and in gossip, from which on listeners come by a pass
 	guests   map[peer.ID]held
@@ -217,6 +218,7 @@ func (s *Session) goLive(now time.Time) {
 	s.phase, s.muted, s.dirty, s.since = Live, true, true, now
 	s.due = deadlines{}
 	s.touch(s.me, now)
+	s.takeUpTallies()
 	s.afterLedger(now)
 }
 
@@ -319,6 +321,7 @@ func (s *Session) goodbye() {
 		s.sayGoodbye(time.Now())
 		s.linger()
 	}
+	s.dismissCommunities(s.phase == Ended)
 	s.cfg.Ports.Media(Media{Room: s.cfg.Room, Seal: -1})
 	s.cfg.Ports.Links(&overlay.Plan{}, nil)
 	s.cfg.Ports.Listed(nil, false)

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -246,7 +247,7 @@ func (s *Session) askAround(now time.Time) {
 		if has := s.holders(others); keyless && len(has) > 0 {
 			others = has
 		}
-		s.fetchFrom(others[int(now.Unix()/2)%len(others)])
+		s.fetchFrom(others[rand.IntN(len(others))])
 		return
 	}
 	if len(others) == 0 && len(s.state.Members) > 1 && !s.asking {

@@ -195,6 +195,7 @@ func TestTwoHundred(t *testing.T) {
 	}
 	t.Logf("all hear all after %v more", time.Since(began).Round(time.Millisecond))
 	c.shares(10 * time.Second)
+	t.Logf("the host knows %d people by now", host.view(c.id).Members)
 	var kids []int
 	for _, p := range c.people {
 		kids = append(kids, p.stats(c.id).Children)
