@@ -184,6 +184,16 @@ func (l *Link) Refuse(r room.Reason) { l.shut(r) }
 // Reason is why the other side ended the link; 0: it gave no reason, or did not end it.
 func (l *Link) Reason() room.Reason { return room.Reason(l.why.Load()) }
 
+// Ended tells whether the link has ended, whoever ended it; Closed has been or will be called.
+func (l *Link) Ended() bool {
+	select {
+	case <-l.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // shut stops the sender, writes what was told and says goodbye on the stream, all within linkCloseTime.
 func (l *Link) shut(reason room.Reason) {
 	l.end.Do(func() {
