@@ -309,7 +309,7 @@ func (h *Host) newLink(s network.Stream, roomID [32]byte) *Link {
 
 func (h *Host) handleLinks() {
 	h.host.Network().Notify(&network.NotifyBundle{
-		ConnectedF:    func(_ network.Network, c network.Conn) { h.links.connected(c) },
+		ConnectedF:    func(_ network.Network, c network.Conn) { h.links.connected(c); h.punch.pursue(c) },
 		DisconnectedF: func(_ network.Network, c network.Conn) { h.links.disconnected(c) },
 	})
 	h.host.SetStreamHandler(linkProtocol, func(s network.Stream) {

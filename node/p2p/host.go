@@ -68,6 +68,7 @@ type Host struct {
 	greet      event.Emitter // EvtPeerProtocolsUpdated on the local bus
 	greetings  greetings
 	prober     prober
+	punch      puncher
 
 	ready   chan struct{} // closed once host is set
 	mu      sync.Mutex    // guards closed and wg.Add
@@ -92,6 +93,7 @@ func newHost(ctx context.Context, cfg Config, gate *gater) (_ *Host, err error) 
 	h.streams.init()
 	h.links.init()
 	h.prober.init()
+	h.punch.h, h.punch.seen = h, map[peer.ID]observed{}
 	h.greetings.last = map[greetKey]time.Time{}
 	for _, b := range cfg.Bootstrap {
 		gate.allowTyped(b)
@@ -170,6 +172,7 @@ func (h *Host) startServices() error {
 	if !h.cfg.Community {
 		h.spawn(h.seekCircuits)
 	}
+	h.spawn(h.punch.run)
 	h.spawn(h.watch)
 	h.spawn(h.keepConnected)
 	return nil
@@ -199,6 +202,7 @@ func (h *Host) Close() error {
 	if h.greet != nil {
 		errs = append(errs, h.greet.Close())
 	}
+	errs = append(errs, h.punch.close())
 	errs = append(errs, h.host.Close())
 	h.wg.Wait()
 	errs = append(errs, h.prober.close())
