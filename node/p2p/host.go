@@ -173,6 +173,7 @@ func (h *Host) startServices() error {
 		h.spawn(h.seekCircuits)
 	}
 	h.spawn(h.punch.run)
+	h.spawn(h.watchCarriers)
 	h.spawn(h.watch)
 	h.spawn(h.keepConnected)
 	return nil
