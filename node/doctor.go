@@ -22,6 +22,15 @@ const doctorLook = 2 * time.Second
 
 // Doctor is api.Backend.
 func (d *daemon) Doctor(ctx context.Context) []api.Finding {
+	out := d.findings(ctx)
+	if f, ok := filesFinding(openFiles()); ok {
+		out = append(out, f)
+	}
+	return out
+}
+
+// findings are those that are looked at all the time.
+func (d *daemon) findings(ctx context.Context) []api.Finding {
 	out := []api.Finding{d.checkPeers(), d.checkCommunity(), d.checkReach(), d.checkRelay(), d.checkClock(), d.checkStore()}
 	out = append(out, d.checkDamage(ctx)...)
 	for _, j := range d.allRooms() {
@@ -36,14 +45,14 @@ func (d *daemon) Doctor(ctx context.Context) []api.Finding {
 func (d *daemon) watchHealth(ctx context.Context) {
 	t := time.NewTicker(doctorLook)
 	defer t.Stop()
-	last := headlines(d.Doctor(ctx))
+	last := headlines(d.findings(ctx))
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		}
-		if now := headlines(d.Doctor(ctx)); !slices.Equal(last, now) {
+		if now := headlines(d.findings(ctx)); !slices.Equal(last, now) {
 			last = now
 			d.changed(api.ChangedDoctor)
 		}

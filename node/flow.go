@@ -43,11 +43,12 @@ type player interface {
 	Play(slot int, f rtc.PlayFrame) error
 }
 
-// flowConfig is what a flow needs. Report and Pulse run on the flow's goroutine and must not block.
+// flowConfig is what a flow needs. Report, Pulse and Dead run on the flow's goroutine and must not block.
 type flowConfig struct {
 	Sign       func(domain string, body []byte) []byte // Ed25519 over domain || 0 || body
 	Report     func(session.Report)
 	Pulse      func(overlay.Pulse) // of every linked peer, at each of its heartbeats and at least once a second
+	Dead       func(mediaLink)     // a link on which nothing has been heard for quietDead
 	Redundancy int                 // earlier frames sent with each frame even where no loss is seen, 0 to 3
 	Log        *slog.Logger
 	Now        func() time.Time
@@ -93,6 +94,7 @@ type flow struct {
 	latest  map[peer.ID]*linkState // the newest link of each peer
 	remotes map[uint32]*remote
 	relay   relay
+	buried  time.Time // when bury last looked
 
 	// What heartbeats carry.
 	path     [][]byte
@@ -142,6 +144,9 @@ func newFlow(cfg flowConfig) *flow {
 	}
 	if cfg.Report == nil {
 		cfg.Report = func(session.Report) {}
+	}
+	if cfg.Dead == nil {
+		cfg.Dead = func(mediaLink) {}
 	}
 	if cfg.Pulse == nil {
 		cfg.Pulse = func(overlay.Pulse) {}

@@ -17,7 +17,7 @@ func (f *flow) down(l *linkState, b []byte, now time.Time) {
 		return
 	}
 	late := l.heard(&u, f.millis(now), now)
-	l.last = now
+	l.last, l.alive = now, now
 	if s := f.latest[l.peer]; s != nil {
 		s.last = now
 	}

@@ -55,7 +55,8 @@ type linkState struct {
 	path              [][]byte
 	ahead             time.Duration
 	pulsed            time.Time
-	pings             bool // a ping waits
+	alive             time.Time // its last bundle, or what counts as one: bury
+	pings             bool      // a ping waits
 
 	began   bool
 	nextSeq uint16
@@ -164,6 +165,7 @@ func (f *flow) tick(now time.Time) time.Duration {
 		f.repeat = nil
 	}
 	f.beat(now)
+	f.bury(now)
 	f.settle(now)
 	busy := f.repeat != nil || f.signer != nil && f.signer.Pending() > 0
 	for _, r := range f.remotes {

@@ -228,7 +228,7 @@ func (r *remote) follow(e *media.Entry, l *linkState, now time.Time) (lost uint1
 // addLink takes l into use; the newest link to a peer carries what is sent.
 func (f *flow) addLink(l mediaLink) {
 	f.vias++
-	f.links[l] = &linkState{link: l, peer: l.Remote(), via: f.vias}
+	f.links[l] = &linkState{link: l, peer: l.Remote(), via: f.vias, alive: f.cfg.Now()}
 	f.roles()
 }
 

@@ -56,6 +56,7 @@ type person struct {
 	rep session.Report
 
 	pulses map[peer.ID]overlay.Pulse // the last of each peer
+	dead   []peer.ID                 // whose links were told dead
 	every  []overlay.Pulse
 }
 
@@ -126,7 +127,7 @@ func newWorld(t testing.TB, names ...string) *world {
 		}
 		p := &person{w: w, name: n, key: k, send: true, allowed: true, links: map[peer.ID]*wireLink{}, ear: &ear{heard: map[uint32][]string{}, slots: map[uint32]int{}}}
 		copy(p.salt[:], n)
-		p.flow = newFlow(flowConfig{Sign: k.Sign, Report: p.take, Pulse: p.pulse, Log: slog.New(slog.DiscardHandler)})
+		p.flow = newFlow(flowConfig{Sign: k.Sign, Report: p.take, Pulse: p.pulse, Dead: p.bury, Log: slog.New(slog.DiscardHandler)})
 		p.leg = p.flow.Attach()
 		p.leg.SetPlayer(p.ear)
 		w.people = append(w.people, p)
@@ -159,6 +160,14 @@ func (p *person) pulse(u overlay.Pulse) {
 	}
 	p.pulses[u.Peer] = u
 	p.every = append(p.every, u)
+}
+
+func (p *person) bury(l mediaLink) { p.mu.Lock(); p.dead = append(p.dead, l.Remote()); p.mu.Unlock() }
+
+func (p *person) buried() []peer.ID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]peer.ID(nil), p.dead...)
 }
 
 // pulseOf is the last pulse of q.

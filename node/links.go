@@ -248,11 +248,14 @@ func (k *linkKeeper) add(l *p2p.Link, opener peer.ID) {
 	k.mu.Unlock()
 	k.j.flow.AddLink(l)
 	k.mu.Lock()
-	gone := w.link != l // it ended, or nobody wants it any more, before the flow had it
+	late := w.link != l // it ended, or nobody wants it any more, before the flow had it
 	k.mu.Unlock()
-	if gone {
+	switch {
+	case late:
 		k.drop(l)
-	} else {
+	case l.Ended(): // perhaps before it was entered, and then nobody says so again
+		k.gone(l)
+	default:
 		k.j.s.Link(overlay.Linked{Peer: l.Remote()}, l.Sources()...)
 	}
 	if old != nil {
@@ -285,6 +288,22 @@ func (k *linkKeeper) gone(l *p2p.Link) {
 	if lost || w == nil {
 		k.j.s.Link(overlay.Unlinked{Peer: l.Remote()})
 	}
+}
+
+// dead ends a link on which nothing is heard, so that another is opened; it never blocks.
+func (k *linkKeeper) dead(m mediaLink) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	w := k.peers[m.Remote()]
+	if k.closed || w == nil || w.link == nil || mediaLink(w.link) != m {
+		return
+	}
+	l := w.link
+	k.wg.Go(func() {
+		k.j.d.log.Debug("nothing is heard on a media link", "peer", l.Remote())
+		k.gone(l)
+		l.Close()
+	})
 }
 
 // tell sends a record on the link with p, if there is one.

@@ -68,7 +68,6 @@ type relayDigest struct {
 	people      uint32
 }
 
-
 type relayStage struct {
 	peer   overlay.Short
 	source uint32

@@ -102,6 +102,18 @@ func (k *relayLinks) gone(h *relayLink, l *p2p.Link) {
 	}
 }
 
+// dead ends a link on which nothing is heard; it never blocks.
+func (k *relayLinks) dead(m mediaLink) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if h := k.links[m.Remote()]; !k.closed && h != nil && mediaLink(h.link) == m {
+		k.wg.Go(func() {
+			k.gone(h, h.link)
+			h.link.Close()
+		})
+	}
+}
+
 // heard notes that the overlay knows of the link with p.
 func (k *relayLinks) heard(p peer.ID) {
 	k.mu.Lock()

@@ -155,17 +155,21 @@ type peerMedia struct {
 	over  bool
 	conns []*carrierConn // oldest first
 	last  atomic.Pointer[carrierConn]
+
+	streamed atomic.Int64 // when a bundle last came on a link's stream; see ticks
+	rescue   rescue       // of watchCarriers
 }
 
 // carrierConn is one QUIC connection and its one reader.
 type carrierConn struct {
 	id   string
+	conn network.Conn
 	quic *quic.Conn
 	stop context.CancelFunc
-}
 
-// newest is the connection to send on, nil if there is none.
-func (m *peerMedia) newest() *carrierConn { return m.last.Load() }
+	heard   atomic.Int64 // when anything last came on it; see ticks
+	packets uint64       // that have come, of watchCarriers
+}
 
 // add takes a connection in and starts its reader.
 func (m *peerMedia) add(c network.Conn) {
@@ -179,7 +183,8 @@ func (m *peerMedia) add(c network.Conn) {
 		return
 	}
 	ctx, cancel := context.WithCancel(m.h.ctx)
-	cc := &carrierConn{id: c.ID(), quic: q, stop: cancel}
+	cc := &carrierConn{id: c.ID(), conn: c, quic: q, stop: cancel}
+	cc.heard.Store(ticks())
 	m.conns = append(m.conns, cc)
 	m.last.Store(cc)
 	m.h.spawn(func() {
@@ -196,6 +201,7 @@ func (m *peerMedia) read(ctx context.Context, c *carrierConn) {
 		if err != nil {
 			return
 		}
+		c.heard.Store(ticks())
 		handle, ok := bundleHandle(b)
 		if !ok {
 			continue
@@ -309,7 +315,7 @@ func (h *Host) newLink(s network.Stream, roomID [32]byte) *Link {
 
 func (h *Host) handleLinks() {
 	h.host.Network().Notify(&network.NotifyBundle{
-		ConnectedF:    func(_ network.Network, c network.Conn) { h.links.connected(c) },
+		ConnectedF:    func(_ network.Network, c network.Conn) { h.links.connected(c); h.punch.pursue(c) },
 		DisconnectedF: func(_ network.Network, c network.Conn) { h.links.disconnected(c) },
 	})
 	h.host.SetStreamHandler(linkProtocol, func(s network.Stream) {

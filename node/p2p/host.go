@@ -69,6 +69,7 @@ type Host struct {
 	greetings  greetings
 	prober     prober
 	circuits   circuitSearch
+	punch      puncher
 
 	ready   chan struct{} // closed once host is set
 	mu      sync.Mutex    // guards closed and wg.Add
@@ -94,6 +95,7 @@ func newHost(ctx context.Context, cfg Config, gate *gater) (_ *Host, err error) 
 	h.links.init()
 	h.prober.init()
 	h.circuits.init()
+	h.punch.h, h.punch.seen = h, map[peer.ID]observed{}
 	h.greetings.last = map[greetKey]time.Time{}
 	for _, b := range cfg.Bootstrap {
 		gate.allowTyped(b)
@@ -172,6 +174,8 @@ func (h *Host) startServices() error {
 	if !h.cfg.Community {
 		h.spawn(h.seekCircuits)
 	}
+	h.spawn(h.punch.run)
+	h.spawn(h.watchCarriers)
 	h.spawn(h.watch)
 	h.spawn(h.keepConnected)
 	return nil
@@ -202,6 +206,7 @@ func (h *Host) Close() error {
 		errs = append(errs, h.greet.Close())
 	}
 	h.circuits.settle()
+	errs = append(errs, h.punch.close())
 	errs = append(errs, h.host.Close())
 	h.wg.Wait()
 	errs = append(errs, h.prober.close())

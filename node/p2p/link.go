@@ -97,7 +97,7 @@ func (l *Link) Sources() []*wire.Signed { return l.sources }
 
 // Carrier is how bundles travel now.
 func (l *Link) Carrier() Carrier {
-	if l.media.newest() != nil {
+	if l.media.carry(l) != nil {
 		return Datagram
 	}
 	return OverStream
@@ -105,7 +105,7 @@ func (l *Link) Carrier() Carrier {
 
 // RTT is the smoothed round trip of the connection, 0 while unknown.
 func (l *Link) RTT() time.Duration {
-	if c := l.media.newest(); c != nil {
+	if c := l.media.carry(l); c != nil {
 		return c.quic.ConnectionStats().SmoothedRTT
 	}
 	return l.h.host.Peerstore().LatencyEWMA(l.remote)
@@ -184,6 +184,16 @@ func (l *Link) Refuse(r room.Reason) { l.shut(r) }
 // Reason is why the other side ended the link; 0: it gave no reason, or did not end it.
 func (l *Link) Reason() room.Reason { return room.Reason(l.why.Load()) }
 
+// Ended tells whether the link has ended, whoever ended it; Closed has been or will be called.
+func (l *Link) Ended() bool {
+	select {
+	case <-l.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // shut stops the sender, writes what was told and says goodbye on the stream, all within linkCloseTime.
 func (l *Link) shut(reason room.Reason) {
 	l.end.Do(func() {
@@ -241,8 +251,8 @@ func (l *Link) sendLoop() {
 		if n == 0 {
 			return
 		}
-		if c := l.media.newest(); c != nil {
-			// A datagram that is refused is a datagram lost; a dead connection leaves the list.
+		if c := l.media.carry(l); c != nil {
+			// A datagram that is refused is a datagram lost; a dead connection is left before long.
 			_ = c.quic.SendDatagram(buf[binary.MaxVarintLen32 : binary.MaxVarintLen32+n])
 			continue
 		}
@@ -273,6 +283,7 @@ func (l *Link) readLoop() {
 		}
 		if len(b) > 0 && b[0] == bundleMark {
 			if len(b) <= MaxBundle {
+				l.media.streamed.Store(ticks())
 				l.receive(b)
 			}
 			continue

@@ -72,7 +72,7 @@ func (h *Host) reach(ctx context.Context, p peer.ID) error {
 }
 
 // direct makes sure of a connection that may carry media. Where there is only a circuit it dials p's own
-// addresses, once, and waits until ctx ends for that or for the hole that the two hosts punch (DCUtR).
+// addresses, once, and waits until ctx ends for that or for the hole that the two hosts punch.
 func (h *Host) direct(ctx context.Context, p peer.ID) error {
 	if err := h.reach(ctx, p); err != nil {
 		return err
@@ -92,6 +92,9 @@ func (h *Host) direct(ctx context.Context, p peer.ID) error {
 			h.cfg.Log.Debug("dial past a circuit", "peer", p, "err", err)
 		}
 	})
+	again := time.NewTicker(punchEvery)
+	defer again.Stop()
+	h.punch.try(p)
 	for {
 		switch h.host.Network().Connectedness(p) {
 		case network.Connected:
@@ -101,6 +104,8 @@ func (h *Host) direct(ctx context.Context, p peer.ID) error {
 		}
 		select {
 		case <-changed:
+		case <-again.C:
+			h.punch.try(p)
 		case <-ctx.Done():
 			return errors.Join(ErrCircuit, ctx.Err())
 		case <-h.ctx.Done():
