@@ -54,7 +54,10 @@ bench: deps build ## the table of figures, also in bench.json
 
 soak: ui ## the long versions of the randomised tests, a million inputs for each fuzzer
 	BALAI_SOAK=1 $(GO) test -timeout 60m ./identity/... ./room/... ./node/...
-	BALAI_SOAK=1 $(GO) test -timeout 60m -p 1 ./test/trust/...
+	BALAI_SOAK=1 $(GO) test -timeout 60m -p 1 ./test/trust/... ./test/lab
+
+lab: deps ui ## people behind routers, relays killed, many listeners: in network namespaces (root)
+	$(GO) test -v -timeout 15m ./test/lab
 
 fmt: ## format the Go code
 	$(GO) tool gofumpt -l -w cmd identity node room test

@@ -293,3 +293,37 @@ func (w *world) killAll(dead []*soul) {
 		p.stop()
 	}
 }
+
+// The moderator whose passes let guests in is dismissed: they ask the host for new ones, and hear on.
+func TestPassesOfWhoWasDismissed(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		w.limit = 9
+		host, stage, rest := w.crowd(8)
+		mod := rest[0]
+		if err := host.try(room.Appoint, mod); err != nil {
+			t.Fatal(err)
+		}
+		w.until("a moderator", func() bool { return mod.view().Me.Role == room.Moderator.String() })
+		link := mod.invites(InviteTerms{Role: room.Listener})
+		var guests []*soul
+		for range 3 {
+			p := w.person("Guest")
+			p.gives = election.Ad{}
+			p.come(link)
+			guests = append(guests, p)
+		}
+		all := slices.Concat(stage, rest)
+		w.within(20*time.Second, "all to hear", func() bool { return carried(all) && carried(slices.Concat(stage[:1], guests)) })
+		if err := host.try(room.Dismiss, mod); err != nil {
+			t.Fatal(err)
+		}
+		core := host.view().Core
+		w.kill(w.find(mustDecode(t, core[0]))) // whoever hears by it has to ask anew
+		w.within(time.Minute, "the guests to hear by another", func() bool {
+			return !slices.ContainsFunc(guests, func(p *soul) bool {
+				from := p.hearsFrom()
+				return len(from) == 0 || slices.Contains(from, core[0]) || p.view().State != Live
+			})
+		})
+	})
+}

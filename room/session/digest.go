@@ -311,6 +311,14 @@ func asShort(b []byte) (id overlay.Short) {
 	return id
 }
 
+// passRefused: a member does not take my pass, and nobody feeds me.
+func (s *Session) passRefused(now time.Time) {
+	if s.guest && !s.carry.orphan.IsZero() && now.Sub(s.carry.orphan) >= orphanAsks && now.Sub(s.passTry) >= renewPause {
+		s.passTry = now
+		s.wg.Go(s.passAgain)
+	}
+}
+
 // fetchAsGuest asks a member for what the digest says I lack.
 func (s *Session) fetchAsGuest(now time.Time) {
 	if !s.guest {

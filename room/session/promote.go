@@ -18,18 +18,7 @@ const promoteFor = 8 * time.Second
 // asMember makes a guest a member before she raises her hand, writes or reacts: from then on she is seen, and in the
 // members' gossip. Not in the session's goroutine.
 func (s *Session) asMember(ctx context.Context) error {
-	var authorities []peer.ID
-	err := s.call(ctx, func() error {
-		if !s.guest || s.phase != Live {
-			return nil
-		}
-		for _, p := range append([]peer.ID{s.state.Host}, s.state.Moderators...) {
-			if p != s.me {
-				authorities = append(authorities, p)
-			}
-		}
-		return nil
-	})
+	authorities, err := s.authorities(ctx)
 	if err != nil || len(authorities) == 0 {
 		return err
 	}
@@ -44,33 +33,80 @@ func (s *Session) asMember(ctx context.Context) error {
 	return fmt.Errorf("the room has more listeners than are listed by name, and nobody could add you: %w", err)
 }
 
+// authorities are whom a guest can ask; none when I am no guest.
+func (s *Session) authorities(ctx context.Context) (out []peer.ID, err error) {
+	err = s.call(ctx, func() error {
+		if !s.guest || s.phase != Live {
+			return nil
+		}
+		for _, p := range append([]peer.ID{s.state.Host}, s.state.Moderators...) {
+			if p != s.me {
+				out = append(out, p)
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+// passAgain asks for a new pass by my link, as a newcomer does: the authority that signed mine is none any more.
+func (s *Session) passAgain() {
+	ctx, cancel := s.ctxOf(promoteFor)
+	defer cancel()
+	authorities, err := s.authorities(ctx)
+	if err != nil {
+		return
+	}
+	for _, p := range authorities {
+		w, _, err := s.askEntry(ctx, p, false)
+		if err != nil {
+			continue
+		}
+		_ = s.call(ctx, func() error {
+			now := time.Now()
+			s.takePass(w.Pass, now)
+			s.addOps(w.Ops, now)
+			s.takeKey(w.Key, now)
+			s.arrive(w.Records, p, now)
+			return nil
+		})
+		return
+	}
+}
+
 // promoteBy asks one authority.
 func (s *Session) promoteBy(ctx context.Context, p peer.ID) error {
-	a := s.hello(ctx, p)
-	defer a.close()
-	if a.err != nil {
-		return a.err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = a.st.Reset() })
-	defer stop()
-	claim := s.makeClaim(p, a.nonce)
-	claim.Member = true
-	if err := a.st.Write(&wire.JoinMessage{Message: &wire.JoinMessage_Claim{Claim: claim}}); err != nil {
-		return err
-	}
-	m, err := s.answer(a.st)
-	if err != nil {
-		return err
-	}
-	w := m.GetWelcome()
-	if w == nil {
-		return room.KnockPending
-	}
-	l, _, err := s.checkWelcome(ctx, w, p)
+	w, l, err := s.askEntry(ctx, p, true)
 	if err != nil {
 		return err
 	}
 	return s.call(ctx, func() error { return s.promoted(w, l, p, time.Now()) })
+}
+
+// askEntry goes through the handshake again, as a guest or to be a member.
+func (s *Session) askEntry(ctx context.Context, p peer.ID, member bool) (*wire.Welcome, *ledger.Ledger, error) {
+	a := s.hello(ctx, p)
+	defer a.close()
+	if a.err != nil {
+		return nil, nil, a.err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = a.st.Reset() })
+	defer stop()
+	claim := s.makeClaim(p, a.nonce)
+	claim.Member = member
+	if err := a.st.Write(&wire.JoinMessage{Message: &wire.JoinMessage_Claim{Claim: claim}}); err != nil {
+		return nil, nil, err
+	}
+	m, err := s.answer(a.st)
+	if err != nil {
+		return nil, nil, err
+	}
+	w := m.GetWelcome()
+	if w == nil {
+		return nil, nil, room.KnockPending
+	}
+	l, _, err := s.checkWelcome(ctx, w, p)
+	return w, l, err
 }
 
 // promoted is the moment of being in the ledger.

@@ -157,6 +157,9 @@ func (s *Session) fetchNow(p peer.ID, now time.Time) {
 			if errors.Is(err, room.Removed) && s.provesRemoval(p, rep) {
 				s.refuse(room.Removed)
 			}
+			if errors.Is(err, room.NoAdmitter) {
+				s.passRefused(time.Now())
+			}
 			return nil
 		})
 	})
