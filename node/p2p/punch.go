@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	punchTime   = 5 * time.Second // a dial through a hole
+	punchTime   = 3 * time.Second // a dial through a hole, and the one before it to known addresses
 	punchEvery  = 3 * time.Second // while a link is wanted
 	maxWitness  = 16              // community nodes whose word on this host's address is kept
 	maxObserved = 8               // addresses told to the other side of a punch
@@ -210,7 +210,7 @@ func (p *puncher) pursue(c network.Conn) {
 	p.h.spawn(func() {
 		began := time.Now()
 		for _, at := range punchAgain {
-			if !pause(p.h.ctx, at-time.Since(began)) || c.IsClosed() || !p.leads(c.RemotePeer()) {
+			if !pause(p.h.ctx, at-time.Since(began)) || c.IsClosed() {
 				return
 			}
 			p.try(c.RemotePeer())
