@@ -40,6 +40,10 @@ type liar struct {
 	links  map[peer.ID]*link
 	seq    uint16
 	start  time.Time
+
+	told func(from peer.ID, r *wire.LinkRecord) // each record of a link's stream; nil: none is looked at
+	says func(*wire.Presence)                   // the last word on its presence; nil: none
+	asks func(*wire.Claim)                      // the last word on its claim; nil: none
 }
 
 // link is one media link as the liar holds it.
@@ -47,17 +51,35 @@ type link struct {
 	s      *hostile.Stream
 	handle uint32
 	over   chan time.Time // when the other side ended it
+
+	mu sync.Mutex // one writer
+}
+
+func (k *link) write(r *wire.LinkRecord) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.s.Write(r)
 }
 
 // newLiar joins by a link, taps, and opens a media link with each daemon.
 func newLiar(t *testing.T, by string, at ...*daemon) *liar {
 	t.Helper()
+	return newLiarWith(t, nil, by, at...)
+}
+
+// newLiarWith is newLiar with a change to the liar before it does anything.
+func newLiarWith(t *testing.T, with func(*liar), by string, at ...*daemon) *liar {
+	t.Helper()
 	p, err := hostile.New(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Tap()
 	l := &liar{Peer: p, t: t, links: map[peer.ID]*link{}, start: time.Now()}
+	if with != nil {
+		with(l)
+	} else {
+		p.Tap()
+	}
 	l.ctx, l.stop = context.WithCancel(background(t))
 	t.Cleanup(func() {
 		l.stop()
@@ -71,7 +93,9 @@ func newLiar(t *testing.T, by string, at ...*daemon) *liar {
 		t.Fatal(err)
 	}
 	l.at = time.Now()
-	if l.m, err = p.Join(l.ctx, l.connect(at[0]), hostile.Honest(p, v)); err != nil {
+	e := hostile.Honest(p, v)
+	e.Change = l.asks
+	if l.m, err = p.Join(l.ctx, l.connect(at[0]), e); err != nil {
 		t.Fatal(err)
 	}
 	l.owner = sframe.Owner{Room: l.m.Room, Peer: string(p.ID())}
@@ -96,6 +120,9 @@ func (l *liar) live(to peer.ID) {
 		p := &wire.Presence{
 			Room: l.m.Room[:], Peer: []byte(l.ID()), Seq: seq, TimeMs: time.Now().UnixMilli(), Name: "Mallory", Source: l.source(),
 			Instance: []byte("hostile!"),
+		}
+		if l.says != nil {
+			l.says(p)
 		}
 		m := *l.m
 		l.mu.Lock()
@@ -150,16 +177,28 @@ func (l *liar) tryCall(d *daemon) error {
 		return errRefused
 	}
 	_ = s.SetDeadline(time.Time{})
-	k := &link{s, r.GetOpen().Handle, make(chan time.Time, 1)}
-	l.wg.Go(func() {
-		for s.Read(&wire.LinkRecord{}) == nil { // a goodbye is followed by the end
-		}
-		k.over <- time.Now()
-	})
+	k := &link{s: s, handle: r.GetOpen().Handle, over: make(chan time.Time, 1)}
 	l.mu.Lock()
 	l.links[idOf(d)] = k
 	l.mu.Unlock()
+	l.wg.Go(func() {
+		l.listen(s)
+		k.over <- time.Now()
+	})
 	return nil
+}
+
+// listen reads a link's records until its end; a goodbye is followed by that.
+func (l *liar) listen(s *hostile.Stream) {
+	for {
+		var r wire.LinkRecord
+		if s.Read(&r) != nil {
+			return
+		}
+		if l.told != nil {
+			l.told(s.Remote(), &r)
+		}
+	}
 }
 
 func (l *liar) linkWith(d *daemon) *link {
