@@ -188,8 +188,8 @@ type play struct {
 	crowd []*liar
 }
 
-// light is one of them: in the room and no more.
-func light(l *liar) {}
+// light makes one of them: in the room and no more.
+func light(l *liar) { l.deaf = true }
 
 // never is a person who cannot be reached: it relays nothing.
 var never = []string{"--relay", "never"}

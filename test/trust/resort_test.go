@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"balai/node/api"
 	"balai/room"
@@ -31,6 +32,7 @@ func TestUnvouchedCommunityNode(t *testing.T) {
 	before := p.node.figures()["balai_relay_forwarded_total"]
 	for range 2 {
 		p.crowd = append(p.crowd, newLiarWith(t, func(l *liar) {
+			l.deaf = true
 			rec, err := l.Record(l.Key, l.ID(), p.node.place().addr+"/p2p-circuit")
 			if err != nil {
 				t.Fatal(err)
@@ -91,7 +93,28 @@ func TestNoRelay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v = p.citra.until(v.ID, "the seventeenth is refused", func(v session.View) bool { return v.State.Over() })
+	told := time.Now()
+	eventuallyWithin(t, 2*patience, "the seventeenth is refused", func() bool {
+		v = p.view(p.citra)
+		return v.State.Over()
+	})
+	for range 8 {
+		for _, d := range []*daemon{p.ana, p.budi} {
+			var ms []session.MemberView
+			_ = d.Do(t.Context(), "GET", "/rooms/"+p.id+"/members", nil, &ms)
+			live, other := 0, false
+			for _, m := range ms {
+				if m.Live {
+					live++
+					other = other || d == p.ana && m.PeerID == p.budi.id || d == p.budi && m.PeerID == p.ana.id
+				}
+			}
+			v := p.view(d)
+			t.Log(d.name, "live", live, "other live", other, "linked", p.linked(d, p.ana.id) || p.linked(d, p.budi.id), "peers", int(d.figures()["go_goroutines"]), v.Relays, v.Core, v.Epoch, v.Chair == p.ana.id)
+		}
+		pause(t, 700*time.Millisecond)
+	}
+	t.Logf("the seventeenth was told after %v", time.Since(told).Round(time.Second))
 	if v.State != session.Refused || v.Reason != room.NoRelay.String() {
 		t.Errorf("the seventeenth is %s, %s", v.State, v.Reason)
 	}

@@ -10,7 +10,6 @@ import (
 	"balai/room/election"
 	"balai/room/session"
 	"balai/room/wire"
-	"balai/test/hostile"
 )
 
 // hugeTerm is far beyond every term that a chair could have.
@@ -56,8 +55,8 @@ func (p *play) hugeTerm(t *testing.T, l *liar) {
 	for round := range 6 {
 		for _, s := range p.usurp(l, uint64(round)) {
 			for _, d := range []*daemon{p.ana, p.budi, p.citra} {
-				_ = l.m.Greet(l.ctx, idOf(d))                         // being cut off is as good
-				_ = l.m.Gossip(l.ctx, idOf(d), hostile.StageTopic, s) // the same
+				_ = l.m.Greet(l.ctx, idOf(d)) // being cut off is as good
+				_ = l.say(idOf(d), s)         // the same
 			}
 			for _, r := range asRecords(s) {
 				for _, d := range []*daemon{p.ana, p.budi, p.citra} {
