@@ -98,22 +98,6 @@ func TestNoRelay(t *testing.T) {
 		v = p.view(p.citra)
 		return v.State.Over()
 	})
-	for range 8 {
-		for _, d := range []*daemon{p.ana, p.budi} {
-			var ms []session.MemberView
-			_ = d.Do(t.Context(), "GET", "/rooms/"+p.id+"/members", nil, &ms)
-			live, other := 0, false
-			for _, m := range ms {
-				if m.Live {
-					live++
-					other = other || d == p.ana && m.PeerID == p.budi.id || d == p.budi && m.PeerID == p.ana.id
-				}
-			}
-			v := p.view(d)
-			t.Log(d.name, "live", live, "other live", other, "linked", p.linked(d, p.ana.id) || p.linked(d, p.budi.id), "peers", int(d.figures()["go_goroutines"]), v.Relays, v.Core, v.Epoch, v.Chair == p.ana.id)
-		}
-		pause(t, 700*time.Millisecond)
-	}
 	t.Logf("the seventeenth was told after %v", time.Since(told).Round(time.Second))
 	if v.State != session.Refused || v.Reason != room.NoRelay.String() {
 		t.Errorf("the seventeenth is %s, %s", v.State, v.Reason)

@@ -482,3 +482,35 @@ func linkAt(t *testing.T, host *daemon, link string) string {
 	}
 	return v.Link()
 }
+
+// Who cannot reach somebody asks a third for help, and is told no: it asks now and then, not as fast as the no comes back.
+func TestHelpRefused(t *testing.T) {
+	t.Parallel()
+	ana, budi := start(t, "Ana", never...), start(t, "Budi", never...)
+	id := ana.open("unlisted")
+	link := ana.link(id, "listener")
+	budi.enter(link)
+	var far []*liar // whom the listener cannot reach
+	for range 3 {
+		far = append(far, newLiarWith(t, light, link, ana))
+	}
+	who := budi.place().id
+	r := newRogue(t, func(r *rogue) {
+		r.answer = func(from peer.ID, _ int) []*wire.LinkRecord {
+			return []*wire.LinkRecord{{Record: &wire.LinkRecord_Redirect{Redirect: &wire.Redirect{}}}}
+		}
+		r.says = func(m *wire.Presence) {
+			for _, l := range far {
+				m.Links = append(m.Links, shortOfID(l.ID()))
+			}
+		}
+	}, link, ana, budi)
+	eventuallyWithin(t, 2*patience, "the listener asks for help", func() bool { return r.count(r.asked, who) > 0 })
+	began := r.count(r.asked, who)
+	pause(t, 5*time.Second)
+	n := r.count(r.asked, who) - began
+	t.Logf("asked %d times in 5 s", n)
+	if n > 100 {
+		t.Errorf("who refuses to help is asked %d times in 5 s", n)
+	}
+}
