@@ -40,6 +40,11 @@ type liar struct {
 	links  map[peer.ID]*link
 	seq    uint16
 	start  time.Time
+
+	deaf bool                                   // hears no gossip: who does, and passes nothing on, would be a hole in it
+	told func(from peer.ID, r *wire.LinkRecord) // each record of a link's stream; nil: none is looked at
+	says func(*wire.Presence)                   // the last word on its presence; nil: none
+	asks func(*wire.Claim)                      // the last word on its claim; nil: none
 }
 
 // link is one media link as the liar holds it.
@@ -47,17 +52,35 @@ type link struct {
 	s      *hostile.Stream
 	handle uint32
 	over   chan time.Time // when the other side ended it
+
+	mu sync.Mutex // one writer
+}
+
+func (k *link) write(r *wire.LinkRecord) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.s.Write(r)
 }
 
 // newLiar joins by a link, taps, and opens a media link with each daemon.
 func newLiar(t *testing.T, by string, at ...*daemon) *liar {
 	t.Helper()
+	return newLiarWith(t, nil, by, at...)
+}
+
+// newLiarWith is newLiar with a change to the liar before it does anything.
+func newLiarWith(t *testing.T, with func(*liar), by string, at ...*daemon) *liar {
+	t.Helper()
 	p, err := hostile.New(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Tap()
 	l := &liar{Peer: p, t: t, links: map[peer.ID]*link{}, start: time.Now()}
+	if with != nil {
+		with(l)
+	} else {
+		p.Tap()
+	}
 	l.ctx, l.stop = context.WithCancel(background(t))
 	t.Cleanup(func() {
 		l.stop()
@@ -71,7 +94,9 @@ func newLiar(t *testing.T, by string, at ...*daemon) *liar {
 		t.Fatal(err)
 	}
 	l.at = time.Now()
-	if l.m, err = p.Join(l.ctx, l.connect(at[0]), hostile.Honest(p, v)); err != nil {
+	e := hostile.Honest(p, v)
+	e.Change = l.asks
+	if l.m, err = p.Join(l.ctx, l.connect(at[0]), e); err != nil {
 		t.Fatal(err)
 	}
 	l.owner = sframe.Owner{Room: l.m.Room, Peer: string(p.ID())}
@@ -83,33 +108,43 @@ func newLiar(t *testing.T, by string, at ...*daemon) *liar {
 		l.connect(d)
 		l.call(d)
 	}
-	if err := l.m.Greet(l.ctx, idOf(at[0])); err != nil {
-		t.Fatal(err)
+	if !l.deaf {
+		if err := l.m.Greet(l.ctx, idOf(at[0])); err != nil {
+			t.Fatal(err)
+		}
 	}
-	l.wg.Go(func() { l.live(idOf(at[0])) })
+	l.wg.Go(func() { l.live(at[0]) })
 	return l
 }
 
 // live tells the others every two seconds that the liar is there, as long as its key is good.
-func (l *liar) live(to peer.ID) {
+func (l *liar) live(at *daemon) {
+	to := idOf(at)
 	for seq := uint64(1); ; seq++ {
+		_ = l.keepUp(at) // a daemon that has ended tells no step
 		p := &wire.Presence{
 			Room: l.m.Room[:], Peer: []byte(l.ID()), Seq: seq, TimeMs: time.Now().UnixMilli(), Name: "Mallory", Source: l.source(),
 			Instance: []byte("hostile!"),
 		}
-		m := *l.m
-		l.mu.Lock()
-		m.Epoch = l.epoch
-		l.mu.Unlock()
-		_ = m.Gossip(l.ctx, to, hostile.StageTopic, &wire.StageMessage{Message: &wire.StageMessage_Presence{
-			Presence: wire.Sign(l.Key, wire.DomainPresence, p),
-		}}) // who was thrown out is not heard
+		if l.says != nil {
+			l.says(p)
+		}
+		_ = l.say(to, &wire.StageMessage{Message: &wire.StageMessage_Presence{Presence: wire.Sign(l.Key, wire.DomainPresence, p)}}) // who was thrown out is not heard
 		select {
 		case <-l.ctx.Done():
 			return
 		case <-time.After(2 * time.Second):
 		}
 	}
+}
+
+// say publishes on the stage topic, sealed by the key of now.
+func (l *liar) say(to peer.ID, r *wire.StageMessage) error {
+	m := *l.m
+	l.mu.Lock()
+	m.Epoch = l.epoch
+	l.mu.Unlock()
+	return m.Gossip(l.ctx, to, hostile.StageTopic, r)
 }
 
 func (l *liar) connect(d *daemon) peer.ID {
@@ -150,16 +185,28 @@ func (l *liar) tryCall(d *daemon) error {
 		return errRefused
 	}
 	_ = s.SetDeadline(time.Time{})
-	k := &link{s, r.GetOpen().Handle, make(chan time.Time, 1)}
-	l.wg.Go(func() {
-		for s.Read(&wire.LinkRecord{}) == nil { // a goodbye is followed by the end
-		}
-		k.over <- time.Now()
-	})
+	k := &link{s: s, handle: r.GetOpen().Handle, over: make(chan time.Time, 1)}
 	l.mu.Lock()
 	l.links[idOf(d)] = k
 	l.mu.Unlock()
+	l.wg.Go(func() {
+		l.listen(s)
+		k.over <- time.Now()
+	})
 	return nil
+}
+
+// listen reads a link's records until its end; a goodbye is followed by that.
+func (l *liar) listen(s *hostile.Stream) {
+	for {
+		var r wire.LinkRecord
+		if s.Read(&r) != nil {
+			return
+		}
+		if l.told != nil {
+			l.told(s.Remote(), &r)
+		}
+	}
 }
 
 func (l *liar) linkWith(d *daemon) *link {
@@ -180,19 +227,28 @@ func (l *liar) source() *wire.Signed {
 // follow takes the step of the key that the room is at.
 func (l *liar) follow(d *daemon) {
 	l.t.Helper()
-	v, err := d.Room(l.t.Context(), l.m.Room.String())
-	if err != nil {
+	if err := l.keepUp(d); err != nil {
 		l.t.Fatal(err)
+	}
+}
+
+func (l *liar) keepUp(d *daemon) error {
+	v, err := d.Room(l.ctx, l.m.Room.String())
+	if err != nil {
+		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if v.Epoch.N != l.epoch.N || v.Epoch.Step <= l.epoch.Step {
-		return
+		return nil
 	}
-	if l.epoch, err = l.epoch.Advance(v.Epoch.Step); err != nil {
-		l.t.Fatal(err)
+	e, err := l.epoch.Advance(v.Epoch.Step)
+	if err != nil {
+		return err
 	}
-	l.sealer.Rekey(l.epoch)
+	l.epoch = e
+	l.sealer.Rekey(e)
+	return nil
 }
 
 // ctr is the counter of now.
@@ -353,4 +409,11 @@ func (l *liar) ask(d *daemon, source, ctr uint32) {
 	for range 3 {
 		l.send(d, media.AppendEntry(nil, &head, b))
 	}
+}
+
+// key is the key of now.
+func (l *liar) key() sframe.Epoch {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.epoch
 }

@@ -68,6 +68,9 @@ type bait struct {
 	tcp  net.Listener
 	udp  net.PacketConn
 	hits atomic.Int32
+
+	once sync.Once
+	key  *identity.Key // of somebody who is said to be there
 }
 
 func newBait(t *testing.T) *bait {

@@ -59,7 +59,7 @@ func TestKicked(t *testing.T) {
 		return len(kicked.tapped(h.ana, media.Frame, kicked.at)) > 50 && len(stays.tapped(h.ana, media.Frame, stays.at)) > 50
 	})
 	stays.follow(h.ana)
-	lastKey := stays.epoch // all that the kicked one may still have
+	lastKey := stays.key() // all that the kicked one may still have
 
 	at := time.Now()
 	h.ana.act(h.id, kicked.ID().String(), "kick")

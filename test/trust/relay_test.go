@@ -346,3 +346,66 @@ func TestChairAndRelayKilled(t *testing.T) {
 		t.Errorf("%s is silent for %v", who, worst)
 	}
 }
+
+// Six talk in a mesh, two more come, and a core carries the room; then they go, and after a minute it is a mesh again.
+// Nobody of the six misses a word of those who speak for longer than half a second. The way back takes a minute and is
+// part of a soak.
+func TestMeshCoreMesh(t *testing.T) {
+	th := newTheatre(t, 6, nil)
+	for _, p := range th.all() {
+		for _, s := range th.stage {
+			if s != p {
+				p.leg.hears(s.name)
+			}
+		}
+	}
+	if v := th.stage[0].view(th.id); len(v.Relays) > 0 {
+		t.Fatalf("six people have relays: %v", v.Relays)
+	}
+	pause(t, time.Second)
+	began := time.Now()
+	gaps := func(what string) {
+		t.Helper()
+		worst, who, all := th.pairs(began, time.Now())
+		t.Logf("%s: in %v the longest gap of %d pairs is %v (%s)", what, time.Since(began).Round(time.Second), len(all), worst, who)
+		if worst > 500*time.Millisecond {
+			t.Errorf("%s: %s is silent for %v", what, who, worst)
+		}
+	}
+	var more []*daemon
+	for _, name := range []string{"p6", "p7"} {
+		d := start(t, name, "--relay", "never")
+		d.enter(th.link)
+		more = append(more, d)
+	}
+	eventuallyWithin(t, 2*patience, "a core carries the six, and their mesh is gone", func() bool {
+		for _, p := range th.all() {
+			v := p.view(th.id)
+			if len(v.Core) < 2 || !slices.Contains(v.Core, p.daemon.id) && (len(by(v, "parent")) == 0 || p.links(th.id) > 4) {
+				return false
+			}
+		}
+		return true
+	})
+	pause(t, settled)
+	gaps("from the mesh to the core")
+	if os.Getenv("BALAI_SOAK") == "" {
+		return
+	}
+	for _, d := range more {
+		if err := d.Do(t.Context(), "POST", "/rooms/"+th.id+"/leave", nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range th.rest[1:] { // at four the room goes back
+		if err := p.Do(t.Context(), "POST", "/rooms/"+th.id+"/leave", nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		p.alive = false
+	}
+	eventuallyWithin(t, 5*patience, "the mesh is back", func() bool {
+		return !slices.ContainsFunc(th.all(), func(p *seat) bool { v := p.view(th.id); return len(v.Core) > 0 || p.links(th.id) < 3 })
+	})
+	pause(t, settled)
+	gaps("and back to the mesh")
+}
