@@ -168,6 +168,7 @@ func (j *joined) live(ctx context.Context) {
 	wg.Go(func() { j.links.run(pump) })
 	wg.Go(func() { j.keepRegistered(pump) })
 	wg.Go(func() { j.keepRecords(pump) })
+	wg.Go(func() { j.keepCompany(pump) })
 	j.s.Run(ctx)
 	j.keepOrLeave()
 	j.dropLeg()

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -65,6 +66,12 @@ func (k *linkKeeper) setMembers(peers []peer.ID) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.members = m
+}
+
+func (k *linkKeeper) allMembers() []peer.ID {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Collect(maps.Keys(k.members))
 }
 
 func (k *linkKeeper) isMember(p peer.ID) bool {

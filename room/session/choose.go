@@ -17,7 +17,7 @@ import (
 const (
 	deadFor     = 10 * time.Second   // an objection counts this long
 	voterFor    = 2 * presencePeriod // without a word, until a voice counts no more
-	partedAfter = 8 * time.Second    // two people without a link, and nobody who could help
+	partedAfter = 5 * time.Second    // two people without a link, and nobody who could help
 )
 
 // choose signs a lease when I am the chair and one is due.

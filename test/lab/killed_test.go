@@ -81,10 +81,13 @@ func (h *hall) find(id string) *person {
 	return nil
 }
 
-// carried waits until a core that all agree upon carries everybody who lives, and gives it.
+// calm is how long things have to stay as they are: what is killed then is killed in the middle of a talk, not of a change.
+const calm = 4 * time.Second
+
+// carried waits until a core that all agree upon carries everybody who lives, and stays so, and gives it.
 func (h *hall) carried() (core []string) {
 	h.t.Helper()
-	why := ""
+	why, was, since := "", "", time.Now()
 	began := time.Now()
 	defer func() {
 		if h.t.Failed() {
@@ -110,7 +113,14 @@ func (h *hall) carried() (core []string) {
 				return false
 			}
 		}
-		return true
+		now := fmt.Sprint(core)
+		for _, l := range h.alive() {
+			now += fmt.Sprint(h.parents(l.d))
+		}
+		if now != was {
+			why, was, since = "it changes still", now, time.Now()
+		}
+		return time.Since(since) >= calm
 	})
 	h.t.Logf("a core carries all after %v", time.Since(began).Round(time.Millisecond))
 	return core
