@@ -12,7 +12,7 @@ import (
 
 const (
 	companyLook  = 3 * time.Second // between two looks
-	companyWant  = 5               // members whose gossip one hears directly, if there are so many
+	companyWant  = 8               // members whose gossip one hears directly, if there are so many: a chair, a core, and some to spare
 	companyTries = 2               // dialled in one look
 )
 

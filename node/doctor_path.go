@@ -7,6 +7,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"balai/node/api"
+	"balai/room/election"
 	"balai/room/session"
 )
 
@@ -16,7 +17,7 @@ func pathFinding(v session.View, r session.Report) api.Finding {
 	switch {
 	case v.Encryption != "on":
 		return finding("path", "fail", title+": no key", "The key of this room has not arrived; nothing can be heard or sent.", "Wait some seconds; if it stays, leave and join again.")
-	case v.NoRelay:
+	case v.NoRelay, v.Assist && v.Members >= election.AssistMax:
 		return finding("path", "fail", title+": no relay",
 			"More than 16 people are here or want in, and nobody here can be reached from outside. Those who are in hear each other as far as direct links go; nobody else gets in.",
 			fmt.Sprintf("Add a community relay; the host or a moderator may: balai room vouch %q /dns/HOST/udp/PORT/quic-v1/p2p/ID", v.Name))

@@ -136,8 +136,8 @@ func (o *Overlay) seekHelp(p peer.ID, n *neighbour) {
 		return
 	}
 	third := o.third(p, n)
-	if third == "" {
-		n.tried = nil
+	if third == "" { // all were asked: again after a while
+		n.tried, n.lost = nil, o.now
 		return
 	}
 	n.helper, n.asked = third, o.now
