@@ -115,8 +115,10 @@ func (e *Elector) Elect(in *Input, f *Force, now time.Time) (out Outcome) {
 	core := e.kept(in, f, cs, size, now)
 	size = max(len(core), min(size+unseen(core, cs), baseCore+(in.Listeners+perRelay-1)/perRelay, MaxCore))
 	core = fill(core, withoutChair(cs, in.Me), size)
-	core = e.improve(core, withoutChair(cs, in.Me), now)
-	core = e.stepBack(core, in.Me)
+	if in.Grant != (room.OpID{}) { // a speaker as chair replaces the dead, and nothing else
+		core = e.improve(core, withoutChair(cs, in.Me), now)
+		core = e.stepBack(core, in.Me)
+	}
 	out.Ads = inOrder(core, old)
 	out.Unvouched = unvouched
 	e.remember(core)

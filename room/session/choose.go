@@ -72,7 +72,6 @@ func (s *Session) electionInput(now time.Time) *election.Input {
 			in.Voters = append(in.Voters, p)
 		}
 	}
-	s.missSilent(lease, now)
 	for p, by := range s.carry.dead {
 		for v, at := range by {
 			if now.Sub(at) >= deadFor {
@@ -88,15 +87,20 @@ func (s *Session) electionInput(now time.Time) *election.Input {
 	return in
 }
 
-// missSilent gives my own vote against members of the core of whom I hear nothing: not yet gone, but not serving either.
-func (s *Session) missSilent(lease *election.Lease, now time.Time) {
-	if lease == nil || now.Sub(s.since) < presenceTTL {
+// missSilent objects, from the stage and the core, to members of the core of whom nothing is heard: not yet gone, but not
+// serving either. In a partition the other half says otherwise.
+func (s *Session) missSilent(now time.Time) {
+	lease := s.carry.force.Lease()
+	if lease == nil || now.Sub(s.since) < presenceTTL || !s.state.Members[s.me].OnStage && !lease.Holds(s.me) {
 		return
 	}
 	for _, ad := range lease.Ads {
 		l := s.live[ad.Peer]
-		if ad.Peer != s.me && s.state.Role(ad.Peer) != room.NoRole && (l == nil || now.Sub(l.seen) >= voterFor) {
-			s.noteDead(ad.Peer, s.me, now)
+		if ad.Peer == s.me || s.state.Role(ad.Peer) == room.NoRole || l != nil && now.Sub(l.seen) < voterFor {
+			continue
+		}
+		if now.Sub(s.carry.dead[ad.Peer][s.me]) >= deadFor/2 {
+			s.object(ad.Peer, now)
 		}
 	}
 }
@@ -121,6 +125,9 @@ func (s *Session) memberCandidate(p peer.ID, ad *election.Ad, order int, now tim
 	c.Direct, c.Of = s.directOf(p)
 	if l := s.live[p]; p != s.me && l != nil {
 		c.Here = now.Sub(l.since)
+		if lease := s.carry.force.Lease(); (lease == nil || !lease.Holds(p)) && now.Sub(l.seen) >= 2*s.presenceOf(p)+tickPeriod {
+			c.Live = false // who may have gone is not begun with
+		}
 	}
 	if chain := s.state.Members[p].Chain; len(chain) > 0 {
 		c.Branch = chain[0]

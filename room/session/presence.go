@@ -62,9 +62,11 @@ type presence struct {
 
 // presenceEvery is how often I say that I am here: who speaks or carries the room always as often, the audience of a large
 // room, whose number makes the traffic, half as often.
-func (s *Session) presenceEvery() time.Duration {
+func (s *Session) presenceEvery() time.Duration { return s.presenceOf(s.me) }
+
+func (s *Session) presenceOf(p peer.ID) time.Duration {
 	lease := s.carry.force.Lease()
-	if s.people() <= bigRoom || s.state.Members[s.me].OnStage || s.state.Role(s.me).Authority() || lease != nil && lease.Holds(s.me) {
+	if s.people() <= bigRoom || s.state.Members[p].OnStage || s.state.Role(p).Authority() || lease != nil && lease.Holds(p) {
 		return presencePeriod
 	}
 	return 2 * presencePeriod
