@@ -259,7 +259,7 @@ func TestRelayKilled(t *testing.T) {
 				t.Logf("%s had %s", l, was)
 			}
 		}
-		core = th.carried(p.daemon.id)
+		th.carried(p.daemon.id)
 		th.back(p)
 		core = th.carried()
 	}
