@@ -205,19 +205,18 @@ func (k *linkKeeper) failed(p peer.ID, w *wanted) {
 	}
 }
 
-// accept decides about a link that another opens: whom the plan names, members, and, while callers are welcome, others, who
-// have to say soon what they want. What they may have, the session judges.
+// accept decides about a link that another opens: whom the plan names, and, while callers are welcome, others, who have
+// to say soon what they want. What they may have, the session judges.
 func (k *linkKeeper) accept(p peer.ID) (p2p.LinkConfig, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	member := k.members[p]
-	if k.closed || k.peers[p] == nil && !member && (!k.welcome || k.trials() >= maxTrials) {
+	if k.closed || k.peers[p] == nil && (!k.welcome || k.trials() >= maxTrials) {
 		return p2p.LinkConfig{}, false
 	}
 	if k.peers[p] == nil {
 		k.peers[p] = &wanted{since: time.Now(), pause: linkPause, trial: time.Now()}
 	}
-	if !member && !k.peers[p].trial.IsZero() {
+	if !k.peers[p].trial.IsZero() {
 		return k.config(nil), true // who speaks here is told to who is let in
 	}
 	return k.config(k.sources), true

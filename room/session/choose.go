@@ -87,24 +87,6 @@ func (s *Session) electionInput(now time.Time) *election.Input {
 	return in
 }
 
-// missSilent objects, from the stage and the core, to members of the core of whom nothing is heard: not yet gone, but not
-// serving either. In a partition the other half says otherwise.
-func (s *Session) missSilent(now time.Time) {
-	lease := s.carry.force.Lease()
-	if lease == nil || now.Sub(s.since) < presenceTTL || !s.state.Members[s.me].OnStage && !lease.Holds(s.me) {
-		return
-	}
-	for _, ad := range lease.Ads {
-		l := s.live[ad.Peer]
-		if ad.Peer == s.me || s.state.Role(ad.Peer) == room.NoRole || l != nil && now.Sub(l.seen) < voterFor {
-			continue
-		}
-		if now.Sub(s.carry.dead[ad.Peer][s.me]) >= deadFor/2 {
-			s.object(ad.Peer, now)
-		}
-	}
-}
-
 // ownGrant is what made me an authority: an op, or the genesis.
 func (s *Session) ownGrant() room.OpID {
 	if g := s.ledger.GrantOf(s.me); g != nil {

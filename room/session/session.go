@@ -242,7 +242,6 @@ func (s *Session) tick(now time.Time) {
 	s.advertise(now)
 	s.askAround(now)
 	s.tendOffer(now)
-	s.missSilent(now)
 	s.choose(now)
 	s.tellDigest(now)
 	s.tallyGuests(now)
