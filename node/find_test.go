@@ -76,7 +76,7 @@ func TestTheNewestRecordCounts(t *testing.T) {
 	if stored() {
 		t.Error("the record of a stranger was stored")
 	}
-	j.Members([]peer.ID{ana.id(), p})
+	j.Members([]peer.ID{ana.id(), p}, nil)
 	eventually(t, "the member's record on disk", stored)
 	if err := ana.store.Delete(t.Context(), key); err != nil {
 		t.Fatal(err)

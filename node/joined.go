@@ -176,7 +176,7 @@ func (j *joined) live(ctx context.Context) {
 	rest(pump, goodbyeTime)
 	stop()
 	wg.Wait()
-	j.Members(nil)
+	j.Members(nil, nil)
 	j.flow.Close()
 	j.closeTopics()
 	j.forbidPrivate()

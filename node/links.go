@@ -35,7 +35,8 @@ type linkKeeper struct {
 	mu      sync.Mutex // guards what follows
 	peers   map[peer.ID]*wanted
 	members map[peer.ID]bool
-	welcome bool // whoever calls is heard
+	leaving []peer.ID // of these: put out just now
+	welcome bool      // whoever calls is heard
 	sources []*wire.Signed
 	closed  bool
 }
@@ -58,14 +59,14 @@ func newLinkKeeper(j *joined) *linkKeeper {
 }
 
 // setMembers says who belongs to the room: only they may open a link or be heard on its topics.
-func (k *linkKeeper) setMembers(peers []peer.ID) {
+func (k *linkKeeper) setMembers(peers, leaving []peer.ID) {
 	m := make(map[peer.ID]bool, len(peers))
 	for _, p := range peers {
 		m[p] = true
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.members = m
+	k.members, k.leaving = m, slices.Clone(leaving)
 }
 
 func (k *linkKeeper) allMembers() []peer.ID {
@@ -210,13 +211,14 @@ func (k *linkKeeper) failed(p peer.ID, w *wanted) {
 func (k *linkKeeper) accept(p peer.ID) (p2p.LinkConfig, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.closed || k.peers[p] == nil && (!k.welcome || k.trials() >= maxTrials) {
+	member := k.members[p] && !slices.Contains(k.leaving, p)
+	if k.closed || slices.Contains(k.leaving, p) || k.peers[p] == nil && !member && (!k.welcome || k.trials() >= maxTrials) {
 		return p2p.LinkConfig{}, false
 	}
 	if k.peers[p] == nil {
 		k.peers[p] = &wanted{since: time.Now(), pause: linkPause, trial: time.Now()}
 	}
-	if !k.peers[p].trial.IsZero() {
+	if !member && !k.peers[p].trial.IsZero() {
 		return k.config(nil), true // who speaks here is told to who is let in
 	}
 	return k.config(k.sources), true

@@ -69,8 +69,8 @@ func (j *joined) publishOne(ctx context.Context, o outgoing) {
 }
 
 // Members is session.Ports.
-func (j *joined) Members(peers []peer.ID) {
-	j.links.setMembers(peers)
+func (j *joined) Members(peers, leaving []peer.ID) {
+	j.links.setMembers(peers, leaving)
 	j.d.host.SetMembers(j.id.String(), peers)
 	if len(peers) > 0 {
 		j.forgetStrangers()

@@ -212,16 +212,17 @@ func (s *Session) gate(now time.Time) {
 	for p := range s.state.Members {
 		peers = append(peers, p)
 	}
+	var leaving []peer.ID
 	for p, until := range s.grace {
-		if now.Before(until) {
-			peers = append(peers, p)
+		if _, in := s.state.Members[p]; now.Before(until) && !in {
+			peers, leaving = append(peers, p), append(leaving, p)
 		}
 	}
 	slices.Sort(peers)
 	if s.guest {
 		peers = nil // I am in no gossip
 	}
-	s.cfg.Ports.Members(slices.Compact(peers))
+	s.cfg.Ports.Members(slices.Compact(peers), leaving)
 	if l := s.carry.force.Lease(); l != nil { // they need not be members
 		for _, ad := range l.Ads {
 			s.cfg.Ports.Learn(ad.Record, ad.Peer)

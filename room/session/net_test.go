@@ -84,7 +84,7 @@ func (p *soul) receive(topic string, from *soul, data []byte) {
 	p.forward(topic, data)
 }
 
-func (q *ports) Members(peers []peer.ID) {
+func (q *ports) Members(peers, _ []peer.ID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.gate = map[peer.ID]bool{}

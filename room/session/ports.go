@@ -43,7 +43,8 @@ type Ports interface {
 	// Publish sends sealed bytes to the members on a topic of this room.
 	Publish(topic string, sealed []byte)
 	// Members tells the gate who belongs to this room now.
-	Members(peers []peer.ID)
+	// Leaving are those among them who were just put out, and only hear why.
+	Members(peers, leaving []peer.ID)
 	// Links holds the media links that the plan names; sources are what this side says of itself when one opens.
 	Links(plan *overlay.Plan, sources []*wire.Signed)
 	// Tell sends a record on the stream of the open link with p, Ping asks there for a sign of life.
