@@ -88,7 +88,7 @@ func TestTheNewestRecordCounts(t *testing.T) {
 	}
 	j.Learn(late, stranger)
 	eventually(t, "the newer record on disk", stored)
-	j.Members([]peer.ID{ana.id()})
+	j.Members([]peer.ID{ana.id()}, nil)
 	eventually(t, "the record to go with the member", func() bool { return !stored() && j.RecordOf(p) == nil })
 }
 
@@ -96,7 +96,7 @@ func TestStrangersDoNotCrowdMembersOut(t *testing.T) {
 	ana := newPerson(t, "Ana")
 	j := ana.joinedOf(ana.open("unlisted"))
 	friend, f := newPeerKey(t)
-	j.Members([]peer.ID{ana.id(), f})
+	j.Members([]peer.ID{ana.id(), f}, nil)
 	j.Learn(signedRecord(t, friend, 1), f)
 	var last peer.ID
 	for range maxRecords + 20 {
@@ -115,7 +115,7 @@ func TestRecordsOfAnEarlierRun(t *testing.T) {
 	r := ana.open("unlisted")
 	j := ana.joinedOf(r)
 	k, p := newPeerKey(t)
-	j.Members([]peer.ID{ana.id(), p})
+	j.Members([]peer.ID{ana.id(), p}, nil)
 	want := signedRecord(t, k, 7)
 	j.Learn(want, p)
 	eventually(t, "the record on disk", func() bool {
