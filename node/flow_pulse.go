@@ -14,7 +14,7 @@ import (
 
 const (
 	pulseIn     = time.Second // at the least
-	childBeatIn = time.Second
+	childBeatIn = 400 * time.Millisecond
 	feedPingIn  = 5 * time.Second
 	freshFor    = 2 * time.Second        // a source that went on so lately is in heartbeats
 	speechGap   = 500 * time.Millisecond // who was heard without a gap and that lately is speaking on
