@@ -28,7 +28,7 @@ func TestDeadLink(t *testing.T) {
 		if d := append(p["ana"].buried(), p["lena"].buried()...); len(d) > 0 {
 			t.Errorf("buried early: %v", d)
 		}
-		time.Sleep(5 * time.Second)
+		time.Sleep(quietDead)
 		want := []peer.ID{p["rita"].key.ID()}
 		for _, q := range []string{"ana", "lena"} {
 			if d := p[q].buried(); !slices.Equal(d, want) {
