@@ -101,7 +101,7 @@ func (m *peerMedia) look(now int64, slept bool) {
 			dead = append(dead, c.conn)
 			fallthrough
 		case q >= aliveLook/2:
-			_ = c.quic.SendDatagram(poke) // what fails is a sign, too
+			m.poke(c)
 		}
 	}
 	switch silent := time.Duration(now - heard); {
@@ -116,6 +116,18 @@ func (m *peerMedia) look(now int64, slept bool) {
 		m.rescue.next = now + int64(m.rescue.pause)
 		m.h.spawn(m.seek)
 	}
+}
+
+// poke asks c for a sign of life. SendDatagram waits, for as long as the connection lives, when nothing is acknowledged any
+// more: never under a lock, and one at a time.
+func (m *peerMedia) poke(c *carrierConn) {
+	if !c.poked.CompareAndSwap(false, true) {
+		return
+	}
+	m.h.spawn(func() {
+		_ = c.quic.SendDatagram(poke) // what fails is a sign, too
+		c.poked.Store(false)
+	})
 }
 
 // seek tries whether the peer answers a fresh dial. If so, what is quiet is closed: that ends the links on it,

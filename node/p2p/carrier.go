@@ -168,6 +168,7 @@ type carrierConn struct {
 	stop context.CancelFunc
 
 	heard   atomic.Int64 // when anything last came on it; see ticks
+	poked   atomic.Bool  // a poke is on its way out
 	packets uint64       // that have come, of watchCarriers
 }
 
