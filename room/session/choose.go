@@ -52,13 +52,16 @@ func (s *Session) electionInput(now time.Time) *election.Input {
 	slices.SortFunc(here, func(a, b peer.ID) int {
 		return cmp.Or(s.state.Members[a].Since.Compare(s.state.Members[b].Since), cmp.Compare(a, b))
 	})
-	stage := 0
-	for order, p := range here {
+	stage, order := 0, 0
+	for _, p := range here {
 		if s.state.Members[p].OnStage {
 			stage++
 		}
 		if ad := s.adOf(p); ad != nil {
 			in.Candidates = append(in.Candidates, s.memberCandidate(p, ad, order, now))
+		}
+		if !s.isSilent(p, now) {
+			order++ // among the living: the dead keep nobody from being one of the first
 		}
 	}
 	in.Listeners = in.People - stage
@@ -107,7 +110,7 @@ func (s *Session) memberCandidate(p peer.ID, ad *election.Ad, order int, now tim
 	c.Direct, c.Of = s.directOf(p)
 	if l := s.live[p]; p != s.me && l != nil {
 		c.Here = now.Sub(l.since)
-		if lease := s.carry.force.Lease(); (lease == nil || !lease.Holds(p)) && now.Sub(l.seen) >= 2*s.presenceOf(p)+tickPeriod {
+		if lease := s.carry.force.Lease(); (lease == nil || !lease.Holds(p)) && s.isSilent(p, now) {
 			c.Live = false // who may have gone is not begun with
 		}
 	}
@@ -115,6 +118,12 @@ func (s *Session) memberCandidate(p peer.ID, ad *election.Ad, order int, now tim
 		c.Branch = chain[0]
 	}
 	return c
+}
+
+// isSilent tells whether two of somebody's presences are missing.
+func (s *Session) isSilent(p peer.ID, now time.Time) bool {
+	l := s.live[p]
+	return p != s.me && (l == nil || now.Sub(l.seen) >= 2*s.presenceOf(p)+tickPeriod)
 }
 
 // saysDead: who chooses trusts its own eyes for a while, unless the other has said something since.
