@@ -5,7 +5,7 @@ import "time"
 const (
 	quietLook  = 500 * time.Millisecond // how often the flow looks for quiet links
 	quietAsk   = 3 * time.Second        // a link that has been quiet for so long is pinged
-	quietDead  = 45 * time.Second       // and for so long is dead: heartbeats come each 200 ms, pongs whatever the plan
+	quietDead  = 6 * time.Second        // and for so long is dead: heartbeats come each 200 ms, pongs whatever the plan
 	quietSlept = 2 * time.Second        // the flow itself stood still
 )
 

@@ -3,6 +3,7 @@ package trust
 import (
 	"context"
 	"crypto/rand"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -122,6 +123,7 @@ func (l *liar) live(at *daemon) {
 	to := idOf(at)
 	for seq := uint64(1); ; seq++ {
 		_ = l.keepUp(at) // a daemon that has ended tells no step
+		l.ping()
 		p := &wire.Presence{
 			Room: l.m.Room[:], Peer: []byte(l.ID()), Seq: seq, TimeMs: time.Now().UnixMilli(), Name: "Mallory", Source: l.source(),
 			Instance: []byte("hostile!"),
@@ -135,6 +137,29 @@ func (l *liar) live(at *daemon) {
 			return
 		case <-time.After(2 * time.Second):
 		}
+	}
+}
+
+// ping shows on each link that the liar lives: a link on which nothing comes is closed.
+func (l *liar) ping() {
+	body, err := proto.Marshal(&wire.LinkRecord{Record: &wire.LinkRecord_Ping{Ping: &wire.LinkPing{Id: 1}}})
+	if err != nil {
+		panic("impossible: " + err.Error())
+	}
+	var h [media.HeaderLen]byte
+	(&media.Header{Kind: media.Record}).Put(&h)
+	l.mu.Lock()
+	to := maps.Clone(l.links)
+	l.mu.Unlock()
+	for p, k := range to {
+		l.mu.Lock()
+		l.seq++
+		seq := l.seq
+		l.mu.Unlock()
+		var b media.Builder
+		b.Begin(media.Bundle{Handle: k.handle, Seq: seq, SendMs: uint16(time.Since(l.start).Milliseconds())}, media.MaxBundle)
+		b.Add(media.AppendEntry(nil, &h, body))
+		_ = l.Datagram(p, b.Bytes()) // who has thrown the liar out hears nothing
 	}
 }
 
