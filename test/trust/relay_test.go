@@ -111,6 +111,12 @@ func (th *theatre) carried(gone ...string) []string {
 	var core []string
 	var was string
 	var since time.Time
+	ok := false
+	defer func() {
+		if !ok {
+			th.tellPlaces()
+		}
+	}()
 	eventually(th.t, "a core that carries all", func() bool {
 		core = th.all()[0].view(th.id).Core
 		if len(core) < 2 || slices.ContainsFunc(gone, func(id string) bool { return slices.Contains(core, id) }) {
@@ -132,7 +138,16 @@ func (th *theatre) carried(gone ...string) []string {
 		}
 		return time.Since(since) >= settled
 	})
+	ok = true
 	return core
+}
+
+// tellPlaces logs by whom each of the living hears.
+func (th *theatre) tellPlaces() {
+	for _, p := range th.all() {
+		v := p.view(th.id)
+		th.t.Logf("%s: core %v, parents %v, warm %v, %d links, %d members", p.name, th.names(v.Core), th.names(by(v, "parent")), th.names(by(v, "warm")), p.links(th.id), v.Members)
+	}
 }
 
 const settled = 4 * time.Second
