@@ -28,6 +28,8 @@ const (
 
 	bestFades = 64 // round trips
 
+	blocksAgain = 2 // earlier frames that a link asks for, from which the block before travels with each block
+
 	// Loss in 1/1000 from which one, two, three earlier frames travel with each frame.
 	lossForOne, lossForTwo, lossForThree = 1, 20, 80
 )

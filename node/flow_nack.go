@@ -37,6 +37,16 @@ func (s sentBlocks) over(ctr uint32) []byte {
 	return nil
 }
 
+// before is the block before entry, if it is known.
+func (s sentBlocks) before(entry []byte) []byte {
+	for i := 1; i < len(s); i++ {
+		if bytes.Equal(s[i].entry, entry) {
+			return s[i-1].entry
+		}
+	}
+	return nil
+}
+
 // relayBlock passes on a block that verified, and its repetition by the speaker; what other parents bring meanwhile is
 // the same once more.
 func (f *flow) relayBlock(l *linkState, r *remote, e *media.Entry, repeated bool, hops uint8, now time.Time) {
@@ -44,16 +54,20 @@ func (f *flow) relayBlock(l *linkState, r *remote, e *media.Entry, repeated bool
 	if err != nil || hops > maxHops || !f.carried(r, now) {
 		return
 	}
+	p := passing{
+		raw: e.Raw, kind: media.Block, source: e.Source, remote: r, speaker: r.src.Peer,
+		from: l.peer, direct: l.peer == r.src.Peer, hops: hops + 1,
+	}
 	if !repeated {
 		r.blocks.put(sentBlock{first: first, last: last, entry: bytes.Clone(e.Raw), at: now, sent: 1})
-		f.relay.add(passing{raw: e.Raw, kind: media.Block, source: e.Source, speaker: r.src.Peer, from: l.peer, direct: l.peer == r.src.Peer, hops: hops + 1})
+		f.relay.add(p)
 		return
 	}
 	for i := range r.blocks {
 		b := &r.blocks[i]
 		if b.sent < 2 && now.Sub(b.at) >= repeatIn/2 && bytes.Equal(b.entry, e.Raw) {
 			b.sent++
-			f.relay.add(passing{raw: e.Raw, kind: media.Block, source: e.Source, speaker: r.src.Peer, from: l.peer, direct: l.peer == r.src.Peer, hops: hops + 1})
+			f.relay.add(p)
 			return
 		}
 	}

@@ -130,10 +130,14 @@ func (f *flow) passOwn(e *media.Entry, now time.Time) {
 	f.relay.add(passing{raw: raw, kind: media.Frame, source: e.Source, ctr: e.Ctr, speaker: f.plan.Me.Peer, direct: true})
 }
 
-// passBlock puts an own block into the next bundles.
+// passBlock puts an own block into the next bundles; where much is lost, the one before too.
 func (f *flow) passBlock(entry []byte, now time.Time) {
+	before := f.blocks.before(entry)
 	for _, l := range f.ups {
 		l.waiting, l.since = append(l.waiting, entry), time.Time{}
+		if before != nil && l.redundancy(f.cfg.Redundancy) >= blocksAgain {
+			l.waiting = append(l.waiting, before)
+		}
 	}
 	if len(f.feeds) > 0 && (!f.plan.Plan.Core || now.Sub(f.relay.heard) < carryHold) {
 		f.relay.mine++
@@ -312,8 +316,28 @@ func (f *flow) feedApart(l *linkState, redundancy int, hops uint8, now time.Time
 	for k := range redundancy {
 		f.copiesFor(l, k, now)
 	}
+	if redundancy >= blocksAgain {
+		f.blocksBefore(l)
+	}
 	q.block = append(q.block, l.waiting...)
 	f.bundle(l, q.frame, q.block, q.copies, hops, now)
+}
+
+// blocksBefore adds, of each source with a block in the batch, the block before.
+func (f *flow) blocksBefore(l *linkState) {
+	for i := range f.relay.fresh {
+		p := &f.relay.fresh[i]
+		if p.kind != media.Block || !l.gets(p) {
+			continue
+		}
+		blocks := f.blocks
+		if p.remote != nil {
+			blocks = p.remote.blocks
+		}
+		if b := blocks.before(p.raw); b != nil {
+			f.relay.block = append(f.relay.block, b)
+		}
+	}
 }
 
 // copiesFor adds, of each source in the batch, the k-th frame before its newest.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -87,26 +88,33 @@ func TestFlowReorderedAndDoubledBundles(t *testing.T) {
 
 func TestFlowLoss(t *testing.T) {
 	for _, c := range []struct{ loss, least float64 }{{0.05, 0.99}, {0.2, 0.97}} {
-		t.Run(fmt.Sprint(c.loss), func(t *testing.T) {
-			bubble(t, three[:2], func(w *world, p []*person) {
-				w.set(func() { w.loss, w.delay = c.loss, func() time.Duration { return 40 * time.Millisecond } })
-				for range 60 {
-					w.talk(time.Second, p[0])
-					for _, s := range p[1].report().Sources {
-						if s.Silenced {
-							t.Error("an honest speaker was silenced")
-						}
-					}
-				}
-				w.settle()
-				heard, said := len(p[1].ear.of(p[0].id())), len(p[0].said)
-				t.Logf("%.0f %% loss: %d of %d frames", 100*c.loss, heard, said)
-				if float64(heard) < c.least*float64(said) {
-					t.Errorf("too few")
-				}
-			})
-		})
+		for seed := range uint64(10) {
+			t.Run(fmt.Sprintf("%v seed %d", c.loss, seed), func(t *testing.T) { lossyMinute(t, c.loss, c.least, seed) })
+		}
 	}
+}
+
+func lossyMinute(t *testing.T, loss, least float64, seed uint64) {
+	bubble(t, three[:2], func(w *world, p []*person) {
+		w.set(func() {
+			w.rand = rand.New(rand.NewPCG(seed, 2))
+			w.loss, w.delay = loss, func() time.Duration { return 40 * time.Millisecond }
+		})
+		for range 300 {
+			w.talk(200*time.Millisecond, p[0])
+			for _, s := range p[1].report().Sources {
+				if s.Silenced {
+					t.Error("an honest speaker was silenced")
+				}
+			}
+		}
+		w.settle()
+		heard, said := len(p[1].ear.of(p[0].id())), len(p[0].said)
+		t.Logf("%.0f %% loss: %d of %d frames", 100*loss, heard, said)
+		if float64(heard) < least*float64(said) {
+			t.Errorf("too few")
+		}
+	})
 }
 
 // A frame that never came is a hole; silence that was never sent is none.
