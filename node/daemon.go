@@ -46,6 +46,7 @@ type daemon struct {
 	hall     *hallway
 
 	counts counts
+	files  files
 
 	mu       sync.Mutex // guards what follows
 	closing  bool

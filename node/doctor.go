@@ -22,14 +22,16 @@ const doctorLook = 2 * time.Second
 
 // Doctor is api.Backend.
 func (d *daemon) Doctor(ctx context.Context) []api.Finding {
-	out := d.findings(ctx)
-	if f, ok := filesFinding(openFiles()); ok {
-		out = append(out, f)
-	}
-	return out
+	d.lookAtFiles()
+	return d.findings(ctx)
 }
 
-// findings are those that are looked at all the time.
+func (d *daemon) lookAtFiles() {
+	open, limit := openFiles()
+	d.files.look(open, limit, time.Now(), d.log)
+}
+
+// findings are what is known of the daemon's health.
 func (d *daemon) findings(ctx context.Context) []api.Finding {
 	out := []api.Finding{d.checkPeers(), d.checkCommunity(), d.checkReach(), d.checkRelay(), d.checkClock(), d.checkStore()}
 	out = append(out, d.checkDamage(ctx)...)
@@ -37,6 +39,9 @@ func (d *daemon) findings(ctx context.Context) []api.Finding {
 		if v := j.s.View(); v.State == session.Live {
 			out = append(out, pathFinding(v, j.lastReport()), j.checkMicrophone(v))
 		}
+	}
+	if f, ok := d.files.finding(time.Now()); ok {
+		out = append(out, f)
 	}
 	return out
 }
@@ -52,6 +57,7 @@ func (d *daemon) watchHealth(ctx context.Context) {
 			return
 		case <-t.C:
 		}
+		d.lookAtFiles()
 		if now := headlines(d.findings(ctx)); !slices.Equal(last, now) {
 			last = now
 			d.changed(api.ChangedDoctor)

@@ -2,6 +2,9 @@ package node
 
 import (
 	"fmt"
+	"log/slog"
+	"sync"
+	"time"
 
 	"balai/node/api"
 )
@@ -10,18 +13,47 @@ import (
 const (
 	filesSpare = 16 // fewer than so many left is bad
 	filesPart  = 8  // and so is less than one part in this of what is allowed
+	filesNews  = 10 * time.Minute
 )
 
-// filesFinding tells how near a process is to the most files it may have open; limit 0: not known here.
-func filesFinding(open, limit uint64) (api.Finding, bool) {
-	if limit == 0 {
+// files remembers when hardly any file was left, for whoever asks when it is over. Safe for concurrent use.
+type files struct {
+	mu          sync.Mutex
+	open, limit uint64    // when it was last so
+	at          time.Time // zero: never
+	short       bool      // it is so now
+}
+
+// look takes the numbers of now, and writes to the log when a shortage begins.
+func (f *files) look(open, limit uint64, now time.Time, log *slog.Logger) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	was := f.short
+	left := limit - min(open, limit)
+	if f.short = limit > 0 && (left < filesSpare || left < limit/filesPart); f.short {
+		f.open, f.at = min(open, limit), now
+	}
+	f.limit = limit
+	if f.short && !was {
+		log.Warn("hardly any file may be opened any more", "open", f.open, "limit", limit)
+	}
+}
+
+// finding tells how near the process is, or was lately, to the most files it may have open; false: not known here.
+func (f *files) finding(now time.Time) (api.Finding, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.limit == 0 {
 		return api.Finding{}, false
 	}
-	left := limit - min(open, limit)
-	if left >= filesSpare && left >= limit/filesPart {
+	title, is := "Hardly any file may be opened any more", "are"
+	if !f.short {
+		title, is = "Lately hardly any file could be opened", "were"
+	}
+	if f.at.IsZero() || now.Sub(f.at) > filesNews {
 		return finding("limits", "ok", "Open files and connections are within what the system allows", "", ""), true
 	}
-	return finding("limits", "warn", "Hardly any file may be opened any more",
-		fmt.Sprintf("%d of %d are in use. Each connection over TCP is one: new people may not get through, and pages may not open.", min(open, limit), limit),
+	return finding("limits", "warn", title,
+		fmt.Sprintf("%d of %d %s in use. Each connection over TCP is one: new people may not get through, and pages may not open.", f.open, f.limit, is),
 		"Allow more, such as with “ulimit -n 4096” before the start, or LimitNOFILE= in the service; or close what is not needed."), true
 }
