@@ -29,7 +29,7 @@ type carry struct {
 	own     *election.Ad
 	ownDue  time.Time
 	ownSeq  uint64
-	ownTold bool                  // to the others: there were enough of them
+	ownTold int                   // how often to the others, since there have been enough of them
 	direct  map[peer.ID]time.Time // reached by a probe, when
 	probed  map[peer.ID]time.Time // tried, when
 	probing int

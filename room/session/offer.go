@@ -17,6 +17,7 @@ import (
 const (
 	offerPeriod  = 30 * time.Second
 	offerSoonest = 2 * time.Second // between two ads, whatever changes
+	offerEarly   = 3 * time.Second // the second follows the first so soon, and each pause is twice the last
 	offerFrom    = 4               // people from which on offers are told and tried
 	probeAgain   = 60 * time.Second
 	probeRetry   = 15 * time.Second // after a failure
@@ -44,8 +45,13 @@ func (s *Session) renewAd(now time.Time) {
 	}
 	s.carry.ownDue = now.Add(offerSoonest)
 	offer, old := s.cfg.Ports.Offer(), s.carry.own
-	first := len(s.live) >= offerFrom && !s.carry.ownTold
-	if old != nil && !first && !offerChanged(&offer, old) && now.Sub(old.Issued) < offerPeriod && bytes.Equal(old.Record, s.cfg.Ports.Record()) {
+	told := &s.carry.ownTold
+	enough := len(s.live) >= offerFrom
+	if !enough {
+		*told = 0
+	}
+	first := enough && *told == 0
+	if old != nil && !first && !offerChanged(&offer, old) && now.Sub(old.Issued) < offerPause(*told) && bytes.Equal(old.Record, s.cfg.Ports.Record()) {
 		return
 	}
 	s.carry.ownSeq++
@@ -59,10 +65,22 @@ func (s *Session) renewAd(now time.Time) {
 		return
 	}
 	s.carry.own, s.dirty = ad, true
-	s.carry.ownTold = len(s.live) >= offerFrom
-	if s.carry.ownTold && (ad.Slots > 0 || old != nil && old.Slots > 0) {
+	if !enough {
+		return
+	}
+	*told++
+	if ad.Slots > 0 || old != nil && old.Slots > 0 {
 		s.publishStage(&wire.StageMessage{Message: &wire.StageMessage_RelayAd{RelayAd: ad.Signed}})
 	}
+}
+
+// offerPause is how long an offer stands that was told so often: the first ones go to people who have hardly met me, by
+// whom gossip may not reach all yet.
+func offerPause(told int) time.Duration {
+	if told == 0 || told > 4 {
+		return offerPeriod
+	}
+	return offerEarly << (told - 1)
 }
 
 // offerChanged tells whether others would choose otherwise. What is used moves all the time and waits for its turn.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -111,14 +112,18 @@ func (th *theatre) carried(gone ...string) []string {
 	var core []string
 	var was string
 	var since time.Time
-	ok := false
+	ok, began := false, time.Now()
+	var places []string // as they were, one after the other
 	defer func() {
 		if !ok {
-			th.tellPlaces()
+			th.t.Log(strings.Join(places, "\n"))
 		}
 	}()
 	eventually(th.t, "a core that carries all", func() bool {
 		core = th.all()[0].view(th.id).Core
+		if now := th.places(); len(places) == 0 || !strings.HasSuffix(places[len(places)-1], now) {
+			places = append(places, time.Since(began).Round(time.Millisecond).String()+now)
+		}
 		if len(core) < 2 || slices.ContainsFunc(gone, func(id string) bool { return slices.Contains(core, id) }) {
 			return false
 		}
@@ -142,12 +147,14 @@ func (th *theatre) carried(gone ...string) []string {
 	return core
 }
 
-// tellPlaces logs by whom each of the living hears.
-func (th *theatre) tellPlaces() {
+// places tells by whom each of the living hears.
+func (th *theatre) places() string {
+	var b strings.Builder
 	for _, p := range th.all() {
 		v := p.view(th.id)
-		th.t.Logf("%s: core %v, parents %v, warm %v, %d links, %d members", p.name, th.names(v.Core), th.names(by(v, "parent")), th.names(by(v, "warm")), p.links(th.id), v.Members)
+		fmt.Fprintf(&b, "\n  %s: %d people, core %v, parents %v, warm %v, %d links", p.name, v.Members, th.names(v.Core), th.names(by(v, "parent")), th.names(by(v, "warm")), p.links(th.id))
 	}
+	return b.String()
 }
 
 const settled = 4 * time.Second
