@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/protobuf/proto"
 
+	"balai/identity"
 	"balai/room/invite"
 	"balai/room/media"
 	"balai/room/sframe"
@@ -72,7 +73,13 @@ func newLiar(t *testing.T, by string, at ...*daemon) *liar {
 // newLiarWith is newLiar with a change to the liar before it does anything.
 func newLiarWith(t *testing.T, with func(*liar), by string, at ...*daemon) *liar {
 	t.Helper()
-	p, err := hostile.New(nil)
+	return newLiarAs(t, nil, with, by, at...)
+}
+
+// newLiarAs is one with that key; nil: a new one.
+func newLiarAs(t *testing.T, key *identity.Key, with func(*liar), by string, at ...*daemon) *liar {
+	t.Helper()
+	p, err := hostile.New(key)
 	if err != nil {
 		t.Fatal(err)
 	}

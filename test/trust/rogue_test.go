@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"crypto/sha256"
 	"slices"
 	"strings"
 	"sync"
@@ -37,8 +38,14 @@ type rogue struct {
 // newRogue is a member with an offer to relay, which has links with daemons.
 func newRogue(t *testing.T, with func(*rogue), by string, at ...*daemon) *rogue {
 	t.Helper()
+	return newRogueAs(t, nil, with, by, at...)
+}
+
+// newRogueAs is one with that key; nil: a new one.
+func newRogueAs(t *testing.T, key *identity.Key, with func(*rogue), by string, at ...*daemon) *rogue {
+	t.Helper()
 	r := &rogue{kids: map[peer.ID]*link{}, asked: map[peer.ID]int{}, left: map[peer.ID]int{}, others: map[peer.ID][]*wire.LinkRecord{}}
-	newLiarWith(t, func(l *liar) {
+	newLiarAs(t, key, func(l *liar) {
 		r.liar, l.deaf = l, true
 		if with != nil {
 			with(r)
@@ -195,6 +202,29 @@ func recordBundle(handle uint32, seq uint16, rec *wire.LinkRecord) []byte {
 	return b.Bytes()
 }
 
+// askedFirst is a key whose owner the listener asks for a feed before the others: each orders a core by
+// SHA-256(room || own peer || peer).
+func askedFirst(t *testing.T, id string, listener peer.ID, others ...peer.ID) *identity.Key {
+	t.Helper()
+	r, err := room.ParseID(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	place := func(p peer.ID) string {
+		h := sha256.Sum256(slices.Concat(r[:], []byte(listener), []byte(p)))
+		return string(h[:])
+	}
+	for {
+		k, err := identity.Generate()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(others, func(p peer.ID) bool { return place(p) < place(k.ID()) }) {
+			return k
+		}
+	}
+}
+
 // Trust test 60 over real links: no relay takes a parent that is, or says it is, below it. The room's core is an honest
 // member and a rogue; a listener that relays too hears by them.
 func TestLoops(t *testing.T) {
@@ -205,7 +235,8 @@ func TestLoops(t *testing.T) {
 	below := shortOfID(budi)
 	var stage atomic.Int32 // what the rogue does to the listener
 	link := p.ana.link(p.id, "listener")
-	r := newRogue(t, func(r *rogue) {
+	dewi := start(t, "Dewi")
+	r := newRogueAs(t, askedFirst(t, p.id, budi, p.citra.place().id, dewi.place().id), func(r *rogue) {
 		r.answer = func(from peer.ID, _ int) []*wire.LinkRecord {
 			if from == budi && stage.Load() == 0 {
 				return []*wire.LinkRecord{admit(5, 2, shortOfID(p.citra.place().id), below, shortOfID(r.ID()))}
@@ -225,7 +256,6 @@ func TestLoops(t *testing.T) {
 			}
 		}
 	}, link, p.ana, p.citra)
-	dewi := start(t, "Dewi")
 	dewi.enter(link)
 	p.enter(t, 3)
 	core := []string{p.citra.id, r.ID().String(), dewi.id} // as many as there have to be: the listener is none of them
