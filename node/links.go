@@ -58,7 +58,8 @@ func newLinkKeeper(j *joined) *linkKeeper {
 	return &linkKeeper{j: j, poke: make(chan struct{}, 1), peers: map[peer.ID]*wanted{}, members: map[peer.ID]bool{}}
 }
 
-// setMembers says who belongs to the room: only they may open a link or be heard on its topics.
+// setMembers says who belongs to the room: only they are heard on its topics. Others may open a link, too, and are cut
+// unless they are let in as children.
 func (k *linkKeeper) setMembers(peers, leaving []peer.ID) {
 	m := make(map[peer.ID]bool, len(peers))
 	for _, p := range peers {

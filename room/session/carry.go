@@ -60,9 +60,9 @@ const (
 // situationEvery is how often the overlay hears the situation although nothing was seen to change.
 const situationEvery = time.Second
 
-// Link tells what happened to a media link: a Pulse never blocks and may be lost, the others wait for their turn, but for
-// records beyond what one peer may send. Sources
-// are what the other side of a new link said of its own. Any goroutine.
+// Link tells what happened to a media link: a Pulse never blocks and may be lost; the others wait for their turn, except
+// records beyond what one peer may send, which are dropped. Sources are what the other side of a new link said of its own.
+// Any goroutine.
 func (s *Session) Link(e overlay.Event, sources ...*wire.Signed) {
 	if p, ok := e.(overlay.Pulse); ok {
 		s.pulse(p)
@@ -203,12 +203,11 @@ const findPause = 10 * time.Second
 
 // findParents looks in the world for anybody of this room.
 func (s *Session) findParents() {
-	if now := time.Now(); s.carry.finding || now.Sub(s.carry.found) < findPause {
+	now := time.Now()
+	if s.carry.finding || now.Sub(s.carry.found) < findPause {
 		return
-	} else {
-		s.carry.found = now
 	}
-	s.carry.finding = true
+	s.carry.found, s.carry.finding = now, true
 	s.wg.Go(func() {
 		ctx, cancel := s.ctxOf(findWait)
 		defer cancel()

@@ -2,6 +2,7 @@ package session
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -75,19 +76,21 @@ func (s *Session) electionInput(now time.Time) *election.Input {
 			in.Voters = append(in.Voters, p)
 		}
 	}
+	s.forgetDead(now)
 	for p, by := range s.carry.dead {
-		for v, at := range by {
-			if now.Sub(at) >= deadFor {
-				delete(by, v)
-				continue
-			}
-			in.Dead[p] = append(in.Dead[p], v)
-		}
+		in.Dead[p] = slices.Collect(maps.Keys(by))
+	}
+	return in
+}
+
+// forgetDead forgets objections that count no more.
+func (s *Session) forgetDead(now time.Time) {
+	for p, by := range s.carry.dead {
+		maps.DeleteFunc(by, func(_ peer.ID, at time.Time) bool { return now.Sub(at) >= deadFor })
 		if len(by) == 0 {
 			delete(s.carry.dead, p)
 		}
 	}
-	return in
 }
 
 // ownGrant is what made me an authority: an op, or the genesis.

@@ -2,14 +2,18 @@ package session
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/protobuf/proto"
 
 	"balai/identity"
 	"balai/room"
+	"balai/room/election"
 	"balai/room/ledger"
+	"balai/room/overlay"
 	"balai/room/wire"
 )
 
@@ -113,6 +117,106 @@ func FuzzReply(f *testing.F) {
 		}
 		if s.phase != Live || len(s.state.Members) != 1 {
 			t.Fatalf("%s with %d members", s.phase, len(s.state.Members))
+		}
+	})
+}
+
+// relaying is a still session that is the whole core of its room.
+func relaying(t testing.TB) *Session {
+	t.Helper()
+	s, now := still(t), time.Now()
+	ad := generous
+	ad.Room, ad.Seq, ad.Issued = s.cfg.Room, 1, now
+	own, err := election.ParseAd(ad.Sign(s.cfg.Key), s.cfg.Room)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.carry.own = own
+	s.step(s.situation(), now)
+	l := election.Lease{Room: s.cfg.Room, By: s.me, Term: 1, Version: 1, Grant: s.ownGrant(), Ads: []*election.Ad{own}, Issued: now, TTL: election.LeaseTTL}
+	if err := s.takeLease(l.Sign(s.cfg.Key).Signed, s.me, now); err != nil || !s.carry.overlay.Plan().Core {
+		t.Fatalf("not the core: %v", err)
+	}
+	return s
+}
+
+// says lets p say a record on its link.
+func (s *Session) says(p peer.ID, r *wire.LinkRecord) {
+	s.flood.buckets = nil // no limit hides a record from the test
+	s.Link(overlay.Linked{Peer: p})
+	s.Link(overlay.Got{Peer: p, Record: r})
+	s.drain()
+}
+
+// FuzzLinkRecord feeds what a stranger may say on a media link to a relay that is the whole core. Whatever it is, the
+// stranger hears nothing without a pass, is nobody's parent, and changes neither the core nor who is here.
+func FuzzLinkRecord(f *testing.F) {
+	s, stranger, other := relaying(f), mustKey(f), mustKey(f)
+	now, id := time.Now(), s.cfg.Room[:]
+	feeds := func(p peer.ID) bool {
+		return slices.ContainsFunc(s.carry.overlay.Plan().Feeds, func(d overlay.Feed) bool { return d.Peer == p })
+	}
+	pass := s.makePass(other.ID(), room.Listener, "y", nil, now)
+	good := &wire.LinkRecord{Record: &wire.LinkRecord_Join{Join: &wire.Join{Room: id, Pass: pass, Mode: uint32(overlay.Single)}}}
+	if s.says(other.ID(), good); !feeds(other.ID()) {
+		f.Fatal("who has a pass is fed nothing: this shows nothing")
+	}
+	s.Link(overlay.Unlinked{Peer: other.ID()})
+	s.drain()
+
+	own := s.carry.force.Lease().Ads[0]
+	ad := *own
+	ad.Seq = 2
+	foreign, err := election.ParseAd(ad.Sign(stranger), s.cfg.Room)
+	if err != nil {
+		f.Fatal(err)
+	}
+	short, m := shortOf(stranger.ID()), wire.Pass{}
+	if _, err := wire.Open(pass, wire.DomainPass, &m); err != nil {
+		f.Fatal(err)
+	}
+	m.Peer = []byte(stranger.ID())
+	lease := election.Lease{Room: s.cfg.Room, By: stranger.ID(), Term: 9, Version: 9, Grant: s.ownGrant(), Ads: []*election.Ad{foreign}, Issued: now, TTL: election.LeaseTTL}.Sign(stranger).Signed
+	digest := wire.Sign(stranger, wire.DomainDigest, s.makeDigest(now))
+	ops, _ := s.ledger.Since(nil, maxOps)
+	sources := []*wire.Signed{s.signSource(now)}
+	for _, r := range []*wire.LinkRecord{
+		good,
+		{Record: &wire.LinkRecord_Join{Join: &wire.Join{Room: id, Pass: wire.Sign(stranger, wire.DomainPass, &m), Mode: uint32(overlay.Mirror), Ad: foreign.Signed, HaveParent: true, Redirects: 3}}},
+		{Record: &wire.LinkRecord_Join{Join: &wire.Join{Room: id, Mode: uint32(overlay.Assist), Only: [][]byte{short[:]}, Coords: []int32{1, 2}}}},
+		{Record: &wire.LinkRecord_Admit{Admit: &wire.JoinAnswer{Mode: 1, Level: 1, Path: [][]byte{short[:]}, Lease: lease, Sources: sources}}},
+		{Record: &wire.LinkRecord_Redirect{Redirect: &wire.Redirect{Ads: []*wire.Signed{foreign.Signed, own.Signed}, Lease: lease}}},
+		{Record: &wire.LinkRecord_Busy{Busy: &wire.Busy{Ads: []*wire.Signed{foreign.Signed}, RetryMs: 1}}},
+		{Record: &wire.LinkRecord_Leave{Leave: &wire.LinkLeave{As: 2, AfterMs: 1}}},
+		{Record: &wire.LinkRecord_Feed{Feed: &wire.Feed{Mode: uint32(overlay.Single)}}},
+		{Record: &wire.LinkRecord_Lease{Lease: lease}},
+		{Record: &wire.LinkRecord_Digest{Digest: &wire.DigestRecord{Digest: digest, Ops: ops, Sources: sources}}},
+		{Record: &wire.LinkRecord_Close{Close: &wire.LinkClose{Reason: 1}}},
+		{Record: &wire.LinkRecord_Bad{Bad: &wire.Bad{Source: s.own.id, Ctrs: []uint32{1}}}},
+	} {
+		b, err := proto.Marshal(r)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var r wire.LinkRecord
+		if proto.Unmarshal(b, &r) != nil {
+			return
+		}
+		s.says(stranger.ID(), &r)
+		s.step(nil, time.Now())
+		pl := s.carry.overlay.Plan()
+		switch l := s.carry.force.Lease(); {
+		case s.phase != Live || len(s.state.Members) != 1 || len(s.live) > 1:
+			t.Fatalf("%s with %d members, %d live", s.phase, len(s.state.Members), len(s.live))
+		case feeds(stranger.ID()):
+			t.Fatal("a stranger is fed")
+		case len(pl.Parents) > 0 || !pl.Core:
+			t.Fatalf("parents %v, core %v", pl.Parents, pl.Core)
+		case l.By != s.me || len(l.Ads) != 1 || l.Ads[0].Peer != s.me:
+			t.Fatalf("the lease of %s", l.By)
 		}
 	})
 }

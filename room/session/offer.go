@@ -34,6 +34,12 @@ func (s *Session) tendOffer(now time.Time) {
 			delete(s.carry.ads, p)
 		}
 	}
+	for p, at := range s.carry.probed {
+		if now.Sub(at) > probeCounts {
+			delete(s.carry.probed, p)
+		}
+	}
+	s.forgetDead(now)
 	s.renewAd(now)
 	s.probe(now)
 }

@@ -86,7 +86,11 @@ func startHelper(t *testing.T) *helper {
 		t.Fatal("the community node does not get ready")
 	}
 	h.id, h.addrs = ready.ID, ready.Addrs
-	at := regexp.MustCompile(`127\.0\.0\.1:\d+`).FindString(h.stderr.String())
+	var at string
+	eventually(t, "the community node says where its metrics are", func() bool {
+		at = regexp.MustCompile(`127\.0\.0\.1:\d+`).FindString(h.stderr.String())
+		return at != ""
+	})
 	h.metrics = "http://" + at + "/metrics"
 	return h
 }
