@@ -28,6 +28,8 @@ const (
 	maxRelayAskers   = 16
 	maxRelayStage    = 64
 	maxRelayRemoved  = 256
+	maxRelayRevoked  = 64
+	maxRelayChain    = 3
 	maxRelayDigest   = 2 << 10 // bytes
 	maxRelayRecord   = 1 << 10 // bytes of a source or a pass
 	maxRelayOps      = 8       // quoted in a digest record
@@ -49,6 +51,7 @@ type relayBook struct {
 	seqs    map[peer.ID]uint64
 	named   map[overlay.Short]bool // authorities by a digest, now or earlier
 	removed map[overlay.Short]bool
+	revoked map[room.InviteID]bool // with their branches
 	sources map[peer.ID]*relaySource
 	commits []room.EpochCommit // oldest first
 	force   election.Force
@@ -66,6 +69,8 @@ type relayDigest struct {
 	authorities []overlay.Short
 	stage       []relayStage
 	people      uint32
+	removed     map[overlay.Short]bool
+	revoked     map[room.InviteID]bool
 }
 
 type relayStage struct {
@@ -145,7 +150,7 @@ func (b *relayBook) takeDigest(s *wire.Signed, now time.Time) error {
 	case !b.leads(by, now):
 		return room.NoAdmitter
 	}
-	d, removed, ok := readDigest(&w)
+	d, ok := readDigest(&w)
 	at := time.UnixMilli(w.IssuedMs)
 	if !ok || at.Sub(now).Abs() > relaySkew {
 		return room.Malformed
@@ -160,18 +165,19 @@ func (b *relayBook) takeDigest(s *wire.Signed, now time.Time) error {
 	b.seqs[by] = w.Seq
 	d.signed, d.by = s, by
 	d.fresh = now.Add(min(time.Duration(w.TtlS)*time.Second, relayDigestLife))
-	b.digest, b.removed, b.live, b.news.digest = d, removed, now, true
+	b.digest, b.removed, b.revoked, b.live, b.news.digest = d, d.removed, d.revoked, now, true
 	b.name(d.authorities)
 	b.commit(room.EpochCommit{N: w.EpochN, ID: room.EpochID(w.EpochId)})
 	return nil
 }
 
 // readDigest checks the shape.
-func readDigest(w *wire.Digest) (d *relayDigest, removed map[overlay.Short]bool, ok bool) {
-	if len(w.EpochId) != len(room.EpochID{}) || len(w.Stage) > maxRelayStage || len(w.Authorities) > maxRelayNamed || len(w.Removed) > maxRelayRemoved {
-		return nil, nil, false
+func readDigest(w *wire.Digest) (d *relayDigest, ok bool) {
+	if len(w.EpochId) != len(room.EpochID{}) || len(w.Stage) > maxRelayStage || len(w.Authorities) > maxRelayNamed || len(w.Removed) > maxRelayRemoved || len(w.Revoked) > maxRelayRevoked {
+		return nil, false
 	}
-	d = &relayDigest{issued: w.IssuedMs, people: w.People}
+	d = &relayDigest{issued: w.IssuedMs, people: w.People, removed: make(map[overlay.Short]bool, len(w.Removed)), revoked: map[room.InviteID]bool{}}
+	ok = true
 	short := func(b []byte) (s overlay.Short) {
 		if len(b) != len(s) {
 			ok = false
@@ -179,20 +185,25 @@ func readDigest(w *wire.Digest) (d *relayDigest, removed map[overlay.Short]bool,
 		}
 		return overlay.Short(b)
 	}
-	removed, ok = make(map[overlay.Short]bool, len(w.Removed)), true
 	for _, a := range w.Authorities {
 		d.authorities = append(d.authorities, short(a))
 	}
 	for _, r := range w.Removed {
-		removed[short(r)] = true
+		d.removed[short(r)] = true
+	}
+	for _, id := range w.Revoked {
+		if len(id) != len(room.InviteID{}) {
+			return nil, false
+		}
+		d.revoked[room.InviteID(id)] = true
 	}
 	for _, m := range w.Stage {
 		if m == nil || m.Source > sframe.MaxCounter {
-			return nil, nil, false
+			return nil, false
 		}
 		d.stage = append(d.stage, relayStage{short(m.Peer), m.Source, m.Muted})
 	}
-	return d, removed, ok
+	return d, ok
 }
 
 func (b *relayBook) name(authorities []overlay.Short) {
@@ -367,8 +378,29 @@ func (b *relayBook) checkPass(p peer.ID, s *wire.Signed, now time.Time) room.Rea
 		return room.NotYet
 	case seen.After(exp.Add(relaySkew)):
 		return room.Expired
+	case len(w.Chain) > maxRelayChain, slices.ContainsFunc(w.Chain, func(id []byte) bool { return len(id) != len(room.InviteID{}) }):
+		return room.Malformed
+	case b.cutOff(chainOf(s)):
+		return room.Revoked
 	}
 	return 0
+}
+
+// cutOff tells whether one of the invites was revoked with its branch.
+func (b *relayBook) cutOff(chain []room.InviteID) bool {
+	return slices.ContainsFunc(chain, func(id room.InviteID) bool { return b.revoked[id] })
+}
+
+// chainOf are the invites that a pass, already found good, names.
+func chainOf(s *wire.Signed) (chain []room.InviteID) {
+	var w wire.Pass
+	if s == nil || proto.Unmarshal(s.Body, &w) != nil {
+		return nil
+	}
+	for _, id := range w.Chain {
+		chain = append(chain, room.InviteID(id))
+	}
+	return chain
 }
 
 // guestPass tells whether a pass, already found good, is of a listener who is not in the ledger: it carries what the

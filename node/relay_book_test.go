@@ -144,7 +144,7 @@ func TestRelayBookSources(t *testing.T) {
 	if got := allowed(); !slices.Equal(got, []peer.ID{a.ID()}) {
 		t.Errorf("on stage is a, and %v may speak", got)
 	}
-	if s := b.situation(3, nil); !slices.Equal(s.Stage, []peer.ID{a.ID()}) || s.OnStage || !s.CoreOnly || s.Slots != 3 {
+	if s := b.situation(3, nil, nil); !slices.Equal(s.Stage, []peer.ID{a.ID()}) || s.OnStage || !s.CoreOnly || s.Slots != 3 {
 		t.Errorf("%+v", s)
 	}
 	step(r.digest(r.host, []*identity.Key{a, c}, func(d *wire.Digest) { d.Stage[0].Muted = true }))
@@ -319,7 +319,7 @@ func FuzzRelayRequest(f *testing.F) {
 			if len(m.Epochs) > 0 || m.Seal >= 0 {
 				t.Fatal("a key")
 			}
-			_ = b.situation(3, nil)
+			_ = b.situation(3, nil, nil)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -111,9 +112,15 @@ func (b *relayBook) known() map[overlay.Short]peer.ID {
 	return out
 }
 
-// situation is what the overlay has to know.
-func (b *relayBook) situation(slots int, ad *wire.Signed) overlay.Situation {
-	s := overlay.Situation{CoreOnly: true, Slots: slots, Ad: ad, Removed: b.removed}
+// situation is what the overlay has to know. Of the guests, with the invites by which they came, those of a revoked branch
+// go.
+func (b *relayBook) situation(slots int, ad *wire.Signed, guests map[peer.ID][]room.InviteID) overlay.Situation {
+	s := overlay.Situation{CoreOnly: true, Slots: slots, Ad: ad, Removed: maps.Clone(b.removed)}
+	for p, chain := range guests {
+		if b.cutOff(chain) {
+			s.Removed[identity.ShortID(p)] = true
+		}
+	}
 	if b.digest == nil {
 		return s
 	}

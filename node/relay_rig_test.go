@@ -100,6 +100,15 @@ func (r *carried) goodPass(p peer.ID) *wire.Signed {
 	return r.pass(r.host, p, time.Now(), time.Now().Add(time.Hour))
 }
 
+// guestPass is one of somebody who came by those invites.
+func (r *carried) guestPass(p peer.ID, chain ...room.InviteID) *wire.Signed {
+	m := &wire.Pass{Room: r.id[:], Peer: []byte(p), Role: 1, EpochId: r.epoch.ID[:], NbfS: time.Now().Unix(), ExpS: time.Now().Add(time.Hour).Unix(), Name: "Guest"}
+	for _, id := range chain {
+		m.Chain = append(m.Chain, id[:])
+	}
+	return wire.Sign(r.host, wire.DomainPass, m)
+}
+
 func short(p peer.ID) []byte { s := identity.ShortID(p); return s[:] }
 
 // digest is the next one by k, with those speakers on stage.
@@ -123,6 +132,14 @@ func removing(p ...peer.ID) func(*wire.Digest) {
 	return func(d *wire.Digest) {
 		for _, p := range p {
 			d.Removed = append(d.Removed, short(p))
+		}
+	}
+}
+
+func revoking(ids ...room.InviteID) func(*wire.Digest) {
+	return func(d *wire.Digest) {
+		for _, id := range ids {
+			d.Revoked = append(d.Revoked, id[:])
 		}
 	}
 }

@@ -51,7 +51,7 @@ type relayRoom struct {
 
 	// Owned by run.
 	book     *relayBook
-	guests   map[peer.ID]bool // of those linked: not in the ledger, by their passes
+	guests   map[peer.ID][]room.InviteID // of those linked: not in the ledger; the invites that their passes name
 	overlay  *overlay.Overlay
 	plan     *overlay.Plan
 	fresh    bool // the media path and the overlay know what is in the book
@@ -74,7 +74,7 @@ type relayRoom struct {
 func newRelayRoom(c *relays, b *relayBook, by peer.ID, now time.Time) *relayRoom {
 	r := &relayRoom{
 		c: c, id: b.id, by: by, began: now, in: make(chan func(time.Time), relayInbox), done: make(chan struct{}), pulses: map[peer.ID]overlay.Pulse{},
-		book: b, guests: map[peer.ID]bool{}, overlay: overlay.New(overlay.Config{Me: c.key.ID(), Room: b.id}), lonely: now, unused: now,
+		book: b, guests: map[peer.ID][]room.InviteID{}, overlay: overlay.New(overlay.Config{Me: c.key.ID(), Room: b.id}), lonely: now, unused: now,
 	}
 	r.flow = newFlow(flowConfig{Sign: c.key.Sign, Report: r.report, Pulse: r.pulse, Dead: func(l mediaLink) { r.links.dead(l) }, Log: c.log})
 	r.links = &relayLinks{
@@ -197,7 +197,7 @@ func (r *relayRoom) tend(now time.Time) {
 	if !r.fresh || now.Sub(r.tended) >= relayTend {
 		r.tended = now
 		r.load(now)
-		if s := r.book.situation(r.slots(), r.adBytes); !r.fresh || s.Slots != r.said.Slots || s.Ad != r.said.Ad {
+		if s := r.book.situation(r.slots(), r.adBytes, r.guests); !r.fresh || s.Slots != r.said.Slots || s.Ad != r.said.Ad {
 			r.said = s
 			r.step(s, now)
 		}
@@ -235,11 +235,16 @@ func (r *relayRoom) count(now time.Time) {
 // listeners are those who hear by me and are not in the ledger: nobody else counts them.
 func (r *relayRoom) listeners() (n uint32) {
 	for _, f := range r.plan.Feeds {
-		if (f.Mode == overlay.Single || f.Mode == overlay.Mirror) && !f.Direct && r.guests[f.Peer] {
+		if (f.Mode == overlay.Single || f.Mode == overlay.Mirror) && !f.Direct && r.isGuest(f.Peer) {
 			n++
 		}
 	}
 	return n
+}
+
+func (r *relayRoom) isGuest(p peer.ID) bool {
+	_, guest := r.guests[p]
+	return guest
 }
 
 // load tells the overlay when the upload reaches its limit, and when it is clear of it.
@@ -376,7 +381,10 @@ func (r *relayRoom) got(l *p2p.Link, rec *wire.LinkRecord, now time.Time) {
 		if g.Refused != 0 {
 			r.c.log.Debug("a JOIN is refused", "reason", g.Refused)
 		} else if stranger || guestPass(m.Join.GetPass()) {
-			r.guests[g.Peer] = true
+			r.guests[g.Peer] = nil
+			if !stranger {
+				r.guests[g.Peer] = chainOf(m.Join.GetPass())
+			}
 		}
 	}
 	r.step(g, now)

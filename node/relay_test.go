@@ -349,6 +349,36 @@ func TestRelayOpenRoom(t *testing.T) {
 	}
 }
 
+// A digest that names a revoked branch ends the links of those who came by it, and no pass of it is good any more.
+func TestRelayCutsARevokedBranch(t *testing.T) {
+	node := newBootstrapped(t)
+	r := newCarried(t, room.Unlisted)
+	_, a := inCore(t, node, r)
+	branch, other := room.InviteID{1}, room.InviteID{2}
+	chains := map[string][]room.InviteID{"the root": {branch}, "below it": {other, branch}, "another": {other}, "a member": nil}
+	parties := map[string]*party{}
+	for name, chain := range chains {
+		p := newParty(t, node, newKey(t))
+		p.open(r)
+		p.join(r, overlay.Single, r.guestPass(p.key.ID(), chain...))
+		soon(t, "admission", p.admitted)
+		parties[name] = p
+	}
+	a.say(&wire.RelayRequest{Digest: r.digest(newKey(t), nil, revoking(other))}) // by a stranger
+	a.say(&wire.RelayRequest{Digest: r.digest(r.host, []*identity.Key{r.host}, revoking(branch))})
+	soon(t, "both are cut", func() bool { return parties["the root"].over() && parties["below it"].over() })
+	late := newParty(t, node, newKey(t))
+	late.open(r)
+	late.join(r, overlay.Single, r.guestPass(late.key.ID(), branch))
+	soon(t, "the end of the link", late.over)
+	if late.link.Reason() != room.Revoked {
+		t.Errorf("refused for %v", late.link.Reason())
+	}
+	if parties["another"].over() || parties["a member"].over() {
+		t.Error("who came by another branch is cut")
+	}
+}
+
 // A digest that removes a child ends its link.
 func TestRelayCutsTheRemoved(t *testing.T) {
 	node := newBootstrapped(t)

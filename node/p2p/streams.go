@@ -128,8 +128,9 @@ func readFrame(r *bufio.Reader, limit int) ([]byte, error) {
 // streamTable counts the control streams being served.
 type streamTable struct {
 	mu    sync.Mutex
-	open  map[network.Stream]struct{}
+	open  map[network.Stream]uint64 // in the order of coming
 	peers map[peerProtocol]int
+	last  uint64
 }
 
 type peerProtocol struct {
@@ -138,24 +139,56 @@ type peerProtocol struct {
 }
 
 func (t *streamTable) init() {
-	t.open, t.peers = map[network.Stream]struct{}{}, map[peerProtocol]int{}
+	t.open, t.peers = map[network.Stream]uint64{}, map[peerProtocol]int{}
 }
 
 func (t *streamTable) add(s network.Stream, perPeer int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	k := peerProtocol{s.Conn().RemotePeer(), s.Protocol()}
-	if len(t.open) >= maxStreams || t.peers[k] >= perPeer {
+	if t.peers[k] >= perPeer || len(t.open) >= maxStreams && !t.makeRoom() {
 		return false
 	}
-	t.open[s] = struct{}{}
+	t.last++
+	t.open[s] = t.last
 	t.peers[k]++
+	return true
+}
+
+// makeRoom ends the oldest stream of the peer that has the most: a few who open all they may keep nobody out. False when
+// nobody has more than two.
+func (t *streamTable) makeRoom() bool {
+	of, most, greedy := map[peer.ID]int{}, 2, peer.ID("")
+	for s := range t.open {
+		p := s.Conn().RemotePeer()
+		if of[p]++; of[p] > most {
+			most, greedy = of[p], p
+		}
+	}
+	var oldest network.Stream
+	for s, at := range t.open {
+		if s.Conn().RemotePeer() == greedy && (oldest == nil || at < t.open[oldest]) {
+			oldest = s
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	t.forget(oldest)
+	_ = oldest.Reset() // its handler ends by that
 	return true
 }
 
 func (t *streamTable) remove(s network.Stream) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.forget(s)
+}
+
+func (t *streamTable) forget(s network.Stream) {
+	if _, open := t.open[s]; !open {
+		return
+	}
 	delete(t.open, s)
 	k := peerProtocol{s.Conn().RemotePeer(), s.Protocol()}
 	if t.peers[k]--; t.peers[k] <= 0 {

@@ -256,12 +256,12 @@ func (w *world) checkSafe(t *testing.T, seed uint64, l *Ledger) {
 	}
 }
 
-// Trust 29: the same ops in five orders with duplicates make one state. 2,000 histories, 10,000 with BALAI_SOAK=1.
+// Trust 29: the same ops in five orders with duplicates make one state. 10,000 histories, 100,000 with BALAI_SOAK=1.
 func TestRandomHistories(t *testing.T) {
 	r := newRig(t, open1, actors[2:]...)
-	histories := uint64(2000)
+	histories := uint64(10_000)
 	if os.Getenv("BALAI_SOAK") != "" {
-		histories = 10000
+		histories = 100_000
 	}
 	ops, forks, hosts, first := 0, 0, 0, uint64(1)
 	counts := map[string]int{}

@@ -19,7 +19,6 @@ const (
 	admitBatch   = 64                      // peers in one admit op
 	admitBytes   = ledger.MaxRecord - 1024 // of one admit op; the rest is its head
 	maxClaims    = 4096
-	maxHandshake = 128              // handshakes at once, knocks included
 	admitSpacing = time.Second      // between two admit ops of mine
 	knockWait    = 10 * time.Minute // how long a knock stands
 	knockLimit   = 64

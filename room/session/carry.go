@@ -24,7 +24,9 @@ type carry struct {
 	wake    time.Time // when the overlay wants to look again
 	looked  time.Time // when the situation was last told
 	said    overlay.Situation
-	linked  map[peer.ID]time.Time // open media links, since
+	linked  map[peer.ID]time.Time       // open media links, since
+	chains  map[peer.ID][]room.InviteID // of linked guests: by which invites they came
+	cut     time.Time                   // when those of branches revoked before have had time to hear of it
 	ads     map[peer.ID]*election.Ad
 	own     *election.Ad
 	ownDue  time.Time
@@ -45,7 +47,7 @@ type carry struct {
 
 func newCarry(cfg *Config, me peer.ID) carry {
 	return carry{
-		overlay: overlay.New(overlay.Config{Me: me, Room: cfg.Room}), linked: map[peer.ID]time.Time{}, ads: map[peer.ID]*election.Ad{},
+		overlay: overlay.New(overlay.Config{Me: me, Room: cfg.Room}), linked: map[peer.ID]time.Time{}, chains: map[peer.ID][]room.InviteID{}, ads: map[peer.ID]*election.Ad{},
 		direct: map[peer.ID]time.Time{}, probed: map[peer.ID]time.Time{}, dead: map[peer.ID]map[peer.ID]time.Time{}, leases: map[[32]byte]time.Time{},
 		helpers: map[peer.ID]*community{}, digest: digestState{issued: map[peer.ID]int64{}},
 	}
@@ -122,6 +124,7 @@ func (s *Session) linkEvent(e overlay.Event, sources []*wire.Signed, now time.Ti
 		s.dirty = true
 	case overlay.Unlinked:
 		delete(s.carry.linked, e.Peer)
+		delete(s.carry.chains, e.Peer)
 		s.dirty = true
 	case overlay.Got:
 		if s.gotDigestRecord(&e, now) {
@@ -157,9 +160,10 @@ func (s *Session) judgeJoin(g *overlay.Got, now time.Time) {
 		g.Prefix = "" // another of the core, a community node
 		return
 	}
-	_, reason := s.checkPass(g.Peer, j.GetPass(), now)
+	pass, reason := s.checkPass(g.Peer, j.GetPass(), now)
 	switch {
 	case reason == 0:
+		s.rememberChain(g.Peer, pass)
 		g.Prefix = ""
 	case reason != room.Removed && reason != room.Banned && s.state.Policy.Visibility == room.Open:
 	default:
@@ -316,6 +320,11 @@ func (s *Session) removedShort() map[overlay.Short]bool {
 	}
 	for p := range s.state.Banned {
 		out[identity.ShortID(p)] = true
+	}
+	for _, p := range s.cutGuests(time.Now()) {
+		if s.state.Role(p) == room.NoRole { // else she came again by another way
+			out[identity.ShortID(p)] = true
+		}
 	}
 	return out
 }

@@ -10,6 +10,7 @@ import (
 
 	"balai/room"
 	"balai/room/election"
+	"balai/room/invite"
 	"balai/room/overlay"
 )
 
@@ -224,6 +225,58 @@ func TestPassesBeyondTheLedger(t *testing.T) {
 			})
 			return uses >= 8
 		})
+	})
+}
+
+// Trust 19 beyond the ledger: who came by a revoked branch with a pass is out, with whoever came by a delegation of it, and
+// the key is another one.
+func TestRevokeABranchOfGuests(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		w.limit = 9
+		host, stage, rest := w.crowd(8)
+		bad, good := host.invites(InviteTerms{Role: room.Listener, Depth: 1}), host.invites(InviteTerms{Role: room.Listener})
+		come := func(link *invite.Invite) *soul {
+			p := w.person("Guest")
+			p.gives = election.Ad{}
+			p.come(link)
+			return p
+		}
+		out := []*soul{come(bad), come(bad)}
+		given, err := bad.Delegate(invite.Terms{Role: room.Listener, Expiry: time.Now().Add(time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, come(given))
+		in := []*soul{come(good), come(good)}
+		members := slices.Concat(stage, rest)
+		w.within(20*time.Second, "all to hear", func() bool { return carried(members) && carried(slices.Concat(stage[:1], out, in)) })
+		if err := host.s.Revoke(context.Background(), bad.ID(), true); err != nil {
+			t.Fatal(err)
+		}
+		w.within(3*time.Second, "all of the branch to be out", func() bool {
+			return !slices.ContainsFunc(out, func(p *soul) bool { return p.view().State != Refused || p.reason() != "revoked" })
+		})
+		w.within(10*time.Second, "a new key for the others", func() bool {
+			return host.inForce() == 2 && !slices.ContainsFunc(slices.Concat(members, in), func(p *soul) bool { return p.view().Epoch.N != 2 })
+		})
+		for _, p := range members {
+			for _, q := range out {
+				if slices.Contains(p.now().Links, q.id) {
+					t.Errorf("%s still holds a link with who was put out", p.name)
+				}
+			}
+		}
+		back := w.person("Back")
+		back.enter(given)
+		w.until("an answer", func() bool { return back.view().State.Over() })
+		if back.reason() != "revoked" {
+			t.Errorf("by a revoked branch: %s", back.reason())
+		}
+		for _, p := range in {
+			if p.view().State != Live {
+				t.Errorf("%s is %s", p.name, p.view().State)
+			}
+		}
 	})
 }
 

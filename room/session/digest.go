@@ -24,6 +24,7 @@ const (
 	digestSources  = 10 * time.Second // sources go along at least so often
 	maxDigest      = 2 << 10          // bytes taken; written are about 600
 	digestRemoved  = 24               // the newest
+	digestRevoked  = 8                // branches
 	digestStage    = 32
 	fetchSpread    = 2 * time.Second // guests do not all ask at once: for each thousand people
 	maxIssuers     = 64
@@ -90,6 +91,7 @@ func (s *Session) makeDigest(now time.Time) *wire.Digest {
 		id := shortOf(p)
 		d.Removed = append(d.Removed, id[:])
 	}
+	d.Revoked = s.revokedBranches()
 	for _, p := range s.state.Stage {
 		if len(d.Stage) == digestStage {
 			break
@@ -103,6 +105,18 @@ func (s *Session) makeDigest(now time.Time) *wire.Digest {
 		}
 	}
 	return d
+}
+
+// revokedBranches are the invites revoked last with their branches, newest first.
+func (s *Session) revokedBranches() (out [][]byte) {
+	all := s.ledger.All()
+	for i := len(all) - 1; i >= 0 && len(out) < digestRevoked; i-- {
+		o := all[i].Op
+		if o.Kind == room.Revoke && o.Branch && s.state.Revoked[o.Invite] {
+			out = append(out, slices.Clone(o.Invite[:]))
+		}
+	}
+	return out
 }
 
 func (s *Session) removedAt(p peer.ID) time.Time {
@@ -276,6 +290,10 @@ func (s *Session) followDigest(by peer.ID, d *wire.Digest, now time.Time) {
 			return
 		}
 	}
+	if authority && s.amCutOff(d.Revoked) {
+		s.refuse(room.Revoked)
+		return
+	}
 	byShort := map[overlay.Short]peer.ID{}
 	for p := range s.state.Members {
 		byShort[shortOf(p)] = p
@@ -302,6 +320,23 @@ func (s *Session) followDigest(by peer.ID, d *wire.Digest, now time.Time) {
 	} else if s.carry.digest.fetch.IsZero() {
 		s.carry.digest.fetch = now.Add(time.Duration(rand.Int64N(int64(fetchSpread) * (1 + int64(d.People)/1000))))
 	}
+}
+
+// ownChain are the invites by which I came with a pass.
+func (s *Session) ownChain() []room.InviteID {
+	var m wire.Pass
+	if s.pass == nil || proto.Unmarshal(s.pass.Body, &m) != nil {
+		return nil
+	}
+	chain, _ := chainOf(&m) // checked
+	return chain
+}
+
+// amCutOff tells whether one of the branches is that by which I came.
+func (s *Session) amCutOff(revoked [][]byte) bool {
+	return slices.ContainsFunc(s.ownChain(), func(id room.InviteID) bool {
+		return slices.ContainsFunc(revoked, func(r []byte) bool { return bytes.Equal(r, id[:]) })
+	})
 }
 
 func asShort(b []byte) (id overlay.Short) {

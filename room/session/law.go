@@ -148,6 +148,9 @@ func (s *Session) afterLedger(now time.Time) {
 	case !s.guest, out, s.state.Banned[s.me]:
 		s.refuse(room.Removed)
 		return
+	case s.cutOff(s.ownChain()):
+		s.refuse(room.Revoked)
+		return
 	}
 	if s.state.Epoch.N > old.Epoch.N {
 		s.paid()
@@ -185,6 +188,12 @@ func (s *Session) followRemovals(old *room.State, now time.Time) {
 	for p := range s.state.Removed { // also who was let in beyond a partition, or by a pass, and holds its key
 		delete(s.guests, p)
 		if _, known := old.Removed[p]; !known {
+			s.owe(now, causeKick)
+		}
+	}
+	for id, branch := range s.state.Revoked { // those who came by it with a pass hold the key
+		if branch && !old.Revoked[id] {
+			s.carry.cut = now.Add(cutAfter)
 			s.owe(now, causeKick)
 		}
 	}

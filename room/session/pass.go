@@ -61,10 +61,7 @@ func (s *Session) passFor(p peer.ID, old *wire.Pass, now time.Time) *wire.Signed
 	if old == nil {
 		return nil
 	}
-	chain := make([]room.InviteID, len(old.Chain))
-	for i, id := range old.Chain {
-		chain[i] = room.InviteID(id)
-	}
+	chain, _ := chainOf(old) // checked
 	s.guests[p] = held{old.Name, chain, now.Add(passLife)}
 	return s.makePass(p, room.Listener, old.Name, chain, now)
 }
@@ -101,15 +98,59 @@ func (s *Session) checkPass(p peer.ID, signed *wire.Signed, now time.Time) (*wir
 	case now.After(exp.Add(passSlack)) && s.firstAuthority() != "":
 		return nil, room.Expired
 	}
-	for _, id := range m.Chain {
-		if len(id) != len(room.InviteID{}) {
-			return nil, room.Malformed
-		}
-		if branch, revoked := s.state.Revoked[room.InviteID(id)]; revoked && branch {
-			return nil, room.Revoked // without its branch only nobody new gets in
-		}
+	chain, ok := chainOf(&m)
+	if !ok {
+		return nil, room.Malformed
+	}
+	if s.cutOff(chain) {
+		return nil, room.Revoked // without its branch only nobody new gets in
 	}
 	return &m, 0
+}
+
+// chainOf are the invites by which the holder of a pass came, root first.
+func chainOf(m *wire.Pass) (chain []room.InviteID, ok bool) {
+	for _, id := range m.Chain {
+		if len(id) != len(room.InviteID{}) {
+			return nil, false
+		}
+		chain = append(chain, room.InviteID(id))
+	}
+	return chain, true
+}
+
+// cutOff tells whether one of the invites was revoked with its branch.
+func (s *Session) cutOff(chain []room.InviteID) bool {
+	return slices.ContainsFunc(chain, func(id room.InviteID) bool { return s.state.Revoked[id] })
+}
+
+// rememberChain remembers by which invites a child came whose pass is good: when one is revoked with its branch, she is cut off.
+func (s *Session) rememberChain(p peer.ID, m *wire.Pass) {
+	if chain, ok := chainOf(m); ok && len(chain) > 0 {
+		s.carry.chains[p] = chain
+	}
+}
+
+// cutAfter is how long guests of a revoked branch are still told of it, so that an honest one knows why she is out.
+const cutAfter = time.Second
+
+// cutGuests are those whom I let in or feed although their branch was revoked since.
+func (s *Session) cutGuests(now time.Time) (out []peer.ID) {
+	if now.Before(s.carry.cut) {
+		return nil
+	}
+	for p, g := range s.guests {
+		if s.cutOff(g.chain) {
+			out = append(out, p)
+		}
+	}
+	for p, chain := range s.carry.chains {
+		if _, mine := s.guests[p]; !mine && s.cutOff(chain) {
+			out = append(out, p)
+		}
+	}
+	sortPeers(out)
+	return out
 }
 
 // asGuest lets a listener in by a pass, beyond those whom the ledger holds.

@@ -22,12 +22,11 @@ import (
 func (s *Session) Serve(ctx context.Context, st Stream, first proto.Message) {
 	switch m := first.(type) {
 	case *wire.Hello:
-		if s.handshakes.Add(1); s.handshakes.Load() > maxHandshake {
-			s.handshakes.Add(-1)
+		if !s.doorway.enter(st) {
 			s.sendRefusal(ctx, st, room.Busy)
 			return
 		}
-		defer s.handshakes.Add(-1)
+		defer s.doorway.leave(st)
 		var watch sync.WaitGroup
 		if err := s.serveJoin(ctx, st, m, &watch); err != nil {
 			s.sendRefusal(ctx, st, err)
@@ -99,6 +98,7 @@ func (s *Session) serveJoin(ctx context.Context, st Stream, hello *wire.Hello, w
 	if err != nil {
 		return refusalOf(err)
 	}
+	s.doorway.prove(st)
 	if knocking {
 		err = s.holdKnock(ctx, st, wait, watch)
 	} else {

@@ -56,7 +56,7 @@ type Session struct {
 	view atomic.Pointer[View]
 	wg   sync.WaitGroup
 
-	handshakes atomic.Int32 // of newcomers, now
+	doorway doorway
 
 	shared atomic.Pointer[shared] // what validators read
 	flood  flood                  // what they let by

@@ -14,10 +14,14 @@ import (
 	"balai/room/invite"
 )
 
-// seeds is how often each story is told, each time with other delays; BALAI_SEEDS sets another number.
+// seeds is how often each story is told, each time with other delays: 3 times, 100 with BALAI_SOAK=1; BALAI_SEEDS sets
+// another number.
 var seeds = func() int {
 	if n, err := strconv.Atoi(os.Getenv("BALAI_SEEDS")); err == nil && n > 0 {
 		return n
+	}
+	if os.Getenv("BALAI_SOAK") != "" {
+		return 100
 	}
 	return 3
 }()

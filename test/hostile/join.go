@@ -55,7 +55,7 @@ func (p *Peer) Join(ctx context.Context, to peer.ID, e Entry) (*Member, error) {
 		return nil, err
 	}
 	defer s.Reset() //nolint:errcheck // the conversation is over
-	if err := s.Write(hello(e)); err != nil {
+	if err := s.Write(Hello(e)); err != nil {
 		return nil, err
 	}
 	m, err := answer(s)
@@ -110,7 +110,8 @@ func (p *Peer) Replay(ctx context.Context, to peer.ID, frames [][]byte) error {
 	return err
 }
 
-func hello(e Entry) *wire.JoinMessage {
+// Hello is the first record of an entry.
+func Hello(e Entry) *wire.JoinMessage {
 	return &wire.JoinMessage{Message: &wire.JoinMessage_Hello{Hello: &wire.Hello{Room: e.Room[:], Invite: e.Public, Version: 1}}}
 }
 
