@@ -9,6 +9,7 @@ import { holdSound } from '../audio/tab'
 import { backoff } from '../lib/backoff'
 import { sound } from './sound.svelte'
 
+// How often my own level is looked at; what others play is asked for every second time, for getStats costs more than all else.
 const TICK_MS = 120
 
 export type LegShown = 'off' | 'connecting' | 'up' | 'lost' | 'refused' | 'elsewhere'
@@ -45,6 +46,7 @@ class Talk {
   private intent = 0 // counts what the person wants of the microphone; the newest holds
   private order: Promise<unknown> = Promise.resolve() // the daemon hears of it in the same order
   private timer: ReturnType<typeof setInterval> | undefined
+  private rested = false
   private gates = Array.from({ length: SLOTS }, gate)
   private nag = nag()
   private waiting: (() => void)[] = [] // for the leg
@@ -233,7 +235,8 @@ class Talk {
     this.level = this.microphone?.level() ?? 0
     this.whileOff = this.nag(this.mic === 'off' && this.level > SILENCE * 4, now) && this.mic === 'off'
     const line = this.line
-    if (!line) return
+    this.rested = !this.rested
+    if (!line || this.rested) return
     const levels = await line.levels().catch(() => [])
     const next = this.gates.map((g, i) => g(levels[i] ?? 0, now))
     if (next.some((v, i) => v !== this.slots[i])) this.slots = next
