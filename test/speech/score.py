@@ -3,7 +3,7 @@
 
 usage: score.py SOURCE.wav HEARD.wav [...]   prints one JSON object a recording:
   rho_median, rho_n        correlation of 200 ms pieces, each at its best lag within 60 ms, 100 to 7000 Hz
-  estoi_median, estoi_p10  ESTOI (Jensen & Taal 2016) of every spoken 3 s, each aligned alone within 300 ms
+  estoi_median, estoi_p10, estoi_p90  ESTOI (Jensen & Taal 2016) of every spoken 3 s, each aligned alone within 300 ms
   lag_ms                   where the source begins in the recording
 
 The recording may begin anywhere, and a jitter buffer may have stretched it: one coarse alignment over the
@@ -92,7 +92,7 @@ def score(x, rate, y, rate_y):
         g = np.gcd(rate, rate_y)
         y = resample_poly(y, rate // g, rate_y // g)
     if rms(y) < 1e-6:
-        return dict(rho_median=0.0, rho_n=0, estoi_median=0.0, estoi_p10=0.0, estoi_n=0, lag_ms=0)
+        return dict(rho_median=0.0, rho_n=0, estoi_median=0.0, estoi_p10=0.0, estoi_p90=0.0, estoi_n=0, lag_ms=0)
     stois, lag = [], 0
     for a, b, lag in pieces(x, y, rate, 3.0, .3, .3):
         k = int(np.argmax(correlate(b, a, mode='valid', method='fft')))
@@ -106,7 +106,8 @@ def score(x, rate, y, rate_y):
         rhos.append(float(np.max(c / e)))
     middle = lambda v: round(float(np.median(v)), 4) if v else 0.0
     return dict(rho_median=middle(rhos), rho_n=len(rhos), estoi_median=middle(stois), estoi_n=len(stois),
-                estoi_p10=round(float(np.percentile(stois, 10)), 4) if stois else 0.0, lag_ms=round(1000 * lag / rate))
+                estoi_p10=round(float(np.percentile(stois, 10)), 4) if stois else 0.0,
+                estoi_p90=round(float(np.percentile(stois, 90)), 4) if stois else 0.0, lag_ms=round(1000 * lag / rate))
 
 
 if __name__ == '__main__':

@@ -26,16 +26,31 @@ export async function tap(page: Page): Promise<void> {
     await ac.audioWorklet.addModule(URL.createObjectURL(new Blob([code as string], { type: 'text/javascript' })))
     await ac.resume()
     const heard: Float32Array[][] = [[], [], []]
+    const clocks: number[][] = [[], [], []] // when the first and the latest parts came, and how many the first were
     for (const a of document.querySelectorAll<HTMLAudioElement>('audio[data-slot]')) {
       const node = new AudioWorkletNode(ac, 'tap', { numberOfInputs: 1, numberOfOutputs: 1 })
-      node.port.onmessage = (e: MessageEvent<Float32Array[]>) => heard[Number(a.dataset.slot)]!.push(...e.data)
+      node.port.onmessage = (e: MessageEvent<Float32Array[]>) => {
+        const n = Number(a.dataset.slot), c = clocks[n]!
+        heard[n]!.push(...e.data)
+        if (c.length === 0) c.push(performance.now(), heard[n]!.length)
+        c[2] = performance.now()
+      }
       ac.createMediaStreamSource(a.srcObject as MediaStream).connect(node)
       const quiet = ac.createGain()
       quiet.gain.value = 0
       node.connect(quiet).connect(ac.destination)
     }
-    Object.assign(window, { heardBySlot: heard })
+    Object.assign(window, { heardBySlot: heard, clocksBySlot: clocks })
   }, [worklet, RATE])
+}
+
+/** How much of the time since tap is missing in what a slot played, in ms: the browser got too little of the processor. */
+export async function lost(page: Page, slot: number): Promise<number> {
+  return page.evaluate(([n, rate]) => {
+    const w = window as unknown as { heardBySlot: Float32Array[][], clocksBySlot: number[][] }
+    const [first = 0, parts = 0, last = 0] = w.clocksBySlot[n!]!
+    return Math.round(last - first - ((w.heardBySlot[n!]!.length - parts) * 128 * 1000) / rate!)
+  }, [slot, RATE])
 }
 
 /** Writes what one slot played since tap as a WAV file. */
