@@ -270,17 +270,20 @@ func (s *Session) dropKnock(p peer.ID, done chan error) {
 // admitByName lets in who knocks, or takes back a removal.
 func (s *Session) admitByName(p peer.ID) error {
 	a := room.Admission{Peer: p, Role: room.Listener}
-	if k := s.knocks[p]; k != nil {
-		if s.isFull() {
-			return room.NoRelay
-		}
+	k, removed := s.knocks[p], s.state.Removed[p]
+	switch {
+	case k != nil && s.isFull():
+		return room.NoRelay
+	case k != nil:
 		a = k.admission
-	} else if _, out := s.state.Removed[p]; !out {
+	case removed == room.OpID{}:
 		return ErrUnknown
+	default:
+		a.Name = s.namesGiven()[p]
 	}
 	now := time.Now()
 	_, err := s.appendOp(room.Op{Kind: room.Admit, Admissions: []room.Admission{a}}, now, true)
-	if err == nil && s.state.Role(p) != room.NoRole {
+	if err == nil && k != nil && s.state.Role(p) != room.NoRole { // who was removed is not here yet
 		s.touch(p, now).name = a.Name
 	}
 	return err

@@ -99,6 +99,12 @@ func (s *Session) Members(ctx context.Context, after string) (m []MemberView, er
 	return m, err
 }
 
+// Removed is a page of at most 200 people who were put out and not let in again, as Members.
+func (s *Session) Removed(ctx context.Context, after string) (r []RemovedView, err error) {
+	err = s.call(ctx, func() error { r = s.removed(after); return nil })
+	return r, err
+}
+
 // Ledger is every decision in order.
 func (s *Session) Ledger(ctx context.Context) (d []Decision, err error) {
 	err = s.call(ctx, func() error { d = s.decisions(); return nil })

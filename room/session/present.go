@@ -26,7 +26,7 @@ const (
 func (s *Session) makeView() View {
 	v := View{
 		ID: s.cfg.Room.String(), State: s.phase, Local: s.cfg.Local, Tags: []string{}, Stage: []OnStage{}, AudienceList: []Person{},
-		Hands: []string{}, Knocks: []Person{}, Core: []string{}, Relays: []RelayView{}, Vouched: []string{}, Encryption: "no_key", Carrier: "direct",
+		Hands: []string{}, Knocks: []Person{}, Core: []string{}, Relays: []RelayView{}, Vouched: []string{}, Forked: []ForkView{}, Encryption: "no_key", Carrier: "direct",
 		Me: Me{PeerID: s.idOf(s.me), Role: room.NoRole.String(), Muted: true},
 	}
 	if s.phase == Refused {
@@ -37,6 +37,7 @@ func (s *Session) makeView() View {
 	}
 	s.viewPolicy(&v)
 	s.viewPeople(&v)
+	s.viewForks(&v)
 	if s.beat.chair != "" {
 		v.Chair = s.idOf(s.beat.chair)
 	}
@@ -269,18 +270,28 @@ func (s *Session) members(after string) []MemberView {
 	if s.state == nil {
 		return out
 	}
-	ids := make([]string, 0, len(s.state.Members))
-	for p := range s.state.Members {
+	for _, p := range pageOf(s.state.Members, after) {
+		out = append(out, s.memberView(p))
+	}
+	return out
+}
+
+// pageOf are the peers of m that follow after, in the order of their ids as they are printed.
+func pageOf[V any](m map[peer.ID]V, after string) []peer.ID {
+	type printed struct {
+		id string
+		p  peer.ID
+	}
+	all := make([]printed, 0, len(m))
+	for p := range m {
 		if id := p.String(); id > after {
-			ids = append(ids, id)
+			all = append(all, printed{id, p})
 		}
 	}
-	slices.Sort(ids)
-	for _, id := range ids[:min(len(ids), membersPage)] {
-		p, err := peer.Decode(id)
-		if err == nil {
-			out = append(out, s.memberView(p))
-		}
+	slices.SortFunc(all, func(a, b printed) int { return strings.Compare(a.id, b.id) })
+	var out []peer.ID
+	for _, a := range all[:min(len(all), membersPage)] {
+		out = append(out, a.p)
 	}
 	return out
 }

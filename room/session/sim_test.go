@@ -401,6 +401,13 @@ func TestBanAndUnban(t *testing.T) {
 		out := l[0]
 		host.act(room.Ban, out)
 		w.until("the ban", func() bool { return out.view().State == Refused })
+		w.settle(host, mod, l[1])
+		for _, p := range []*soul{host, mod, l[1]} {
+			got := p.putOut()
+			if len(got) != 1 || got[0].PeerID != out.id.String() || got[0].Name != out.name || !got[0].Banned || got[0].Kind != "ban" || got[0].By != host.id.String() {
+				t.Errorf("%s is told of the ban: %+v", p.name, got)
+			}
+		}
 		link := mod.invites(InviteTerms{Role: room.Listener})
 		out.halt()
 		delete(out.disk, "genesis")
@@ -415,11 +422,29 @@ func TestBanAndUnban(t *testing.T) {
 		if out.reason() != "removed" {
 			t.Errorf("unbanned, not let in again: %s", out.reason())
 		}
+		if got := host.putOut(); len(got) != 1 || got[0].Banned {
+			t.Errorf("unbanned, not let in again: %+v", got)
+		}
 		mod.act(room.Admit, out)
+		if mod.view().Members != 3 {
+			t.Errorf("let in again and not here yet, she is counted: %s", w)
+		}
 		out.halt()
 		out.come(link)
 		w.settle(host, mod, l[1], out)
+		if got := host.putOut(); len(got) != 0 {
+			t.Errorf("let in again: %+v", got)
+		}
 	})
+}
+
+// putOut is whom p's daemon lists as removed.
+func (p *soul) putOut() []RemovedView {
+	list, err := p.s.Removed(context.Background(), "")
+	if err != nil {
+		p.w.t.Error(err)
+	}
+	return list
 }
 
 func TestAppointDismissEnd(t *testing.T) {

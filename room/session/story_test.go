@@ -87,6 +87,17 @@ func TestAForkOfEqualLength(t *testing.T) {
 			return true
 		})
 		w.settle(host, mod, l[0], l[1])
+		want := []ForkView{{PeerID: mod.id.String(), Name: mod.name, Role: "moderator"}}
+		for _, p := range []*soul{host, mod, l[0], l[1]} {
+			if got := p.view().Forked; !slices.Equal(got, want) {
+				t.Errorf("%s shows of the fork: %+v", p.name, got)
+			}
+		}
+		host.act(room.Dismiss, mod)
+		w.settle(host, mod, l[0], l[1])
+		if got := l[0].view().Forked; len(got) != 1 || got[0].Role == "moderator" {
+			t.Errorf("after she was dismissed: %+v", got)
+		}
 	})
 }
 

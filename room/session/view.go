@@ -29,6 +29,7 @@ type View struct {
 	Carrier      string      `json:"carrier"`    // direct, relay, degraded
 	Relays       []RelayView `json:"relays"`     // who carries the room now, the core first; empty: a mesh
 	Vouched      []string    `json:"vouched"`    // community nodes that the ledger vouches for
+	Forked       []ForkView  `json:"forked"`     // who signed two different histories
 	NoRelay      bool        `json:"no_relay"`   // too many for a mesh, and nobody who could relay
 	Assist       bool        `json:"assist"`     // a mesh larger than it should be, for want of a relay
 	Locked       bool        `json:"locked"`
@@ -46,6 +47,14 @@ type RelayView struct {
 	HoldsKey bool   `json:"holds_key"` // a member: it hears the room anyway
 	Me       bool   `json:"me"`
 	Use      string `json:"use"` // parent: my audio goes by it; warm: ready to; suspect: in doubt; empty: neither
+}
+
+// ForkView is somebody who signed two different decisions with one number: what she decided from there on does not count.
+type ForkView struct {
+	PeerID  string `json:"peer_id"`
+	Name    string `json:"name"`
+	Role    string `json:"role"`    // what she is now
+	Settled bool   `json:"settled"` // a later decision of somebody else named the history that counts
 }
 
 // Phase is where a session is in its life.
@@ -115,6 +124,18 @@ type MemberView struct {
 	Live     bool      `json:"live"`
 	CameBy   string    `json:"came_by,omitempty"` // invite id; shown to authorities only
 	Since    time.Time `json:"since"`
+}
+
+// RemovedView is the shape `removed`: somebody who was put out and not let in again.
+type RemovedView struct {
+	PeerID string    `json:"peer_id"`
+	Name   string    `json:"name"` // what she called herself when she was let in
+	Banned bool      `json:"banned"`
+	Kind   string    `json:"kind"` // of the decision that put her out: kick, ban, revoke; admit when her invite was used up
+	By     string    `json:"by"`
+	ByName string    `json:"by_name"`
+	Reason string    `json:"reason,omitempty"`
+	At     time.Time `json:"at"` // as its author says
 }
 
 // InviteView is the shape `invite`; the API adds the QR.
