@@ -99,6 +99,7 @@ type Room interface {
 	Lines(ctx context.Context) ([]session.Line, error)
 	React(ctx context.Context, kind int) error
 	Members(ctx context.Context, after string) ([]session.MemberView, error)
+	Removed(ctx context.Context, after string) ([]session.RemovedView, error)
 	Ledger(ctx context.Context) ([]session.Decision, error)
 	Leave(ctx context.Context) error
 	Transfer(ctx context.Context, to peer.ID) error

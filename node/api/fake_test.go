@@ -126,6 +126,10 @@ func (f *fakeRoom) Members(_ context.Context, after string) ([]session.MemberVie
 	return f.members, f.did("members %s", after)
 }
 
+func (f *fakeRoom) Removed(_ context.Context, after string) ([]session.RemovedView, error) {
+	return nil, f.did("removed %s", after)
+}
+
 func (f *fakeRoom) Ledger(context.Context) ([]session.Decision, error) {
 	return []session.Decision{{ID: "x"}}, f.err
 }

@@ -40,6 +40,8 @@ func (h *handler) memberRoutes() []route {
 	return []route{
 		get("/rooms/{id}/members", "At most 200 members after the peer id given; an empty list ends them.", h.members).
 			asking("after").or(http.StatusBadRequest),
+		get("/rooms/{id}/removed", "Who was kicked or banned and not let in again: at most 200 after the peer id given; an empty list ends them.", h.removed).
+			asking("after").or(http.StatusBadRequest),
 		do(http.MethodPost, "/rooms/{id}/members/{peer}/{action}",
 			"Decides about a member: stage, audience, mute, unmute, lower, kick, ban, unban, appoint, dismiss, admit or decline.", h.act),
 		do(http.MethodPut, "/rooms/{id}/hand", "Raises or lowers my hand.", h.hand),
@@ -55,13 +57,34 @@ func (h *handler) members(c *call, _ none) ([]session.MemberView, error) {
 	if err != nil {
 		return nil, err
 	}
+	after, err := c.after()
+	if err != nil {
+		return nil, err
+	}
+	return rm.Members(c.r.Context(), after)
+}
+
+func (h *handler) removed(c *call, _ none) ([]session.RemovedView, error) {
+	rm, err := h.room(c)
+	if err != nil {
+		return nil, err
+	}
+	after, err := c.after()
+	if err != nil {
+		return nil, err
+	}
+	return rm.Removed(c.r.Context(), after)
+}
+
+// after is the peer id that a page follows; empty: the first page.
+func (c *call) after() (string, error) {
 	after := c.r.URL.Query().Get("after")
 	if after != "" {
 		if _, ok := parsePeer(after); !ok {
-			return nil, malformed("after is not a peer id")
+			return "", malformed("after is not a peer id")
 		}
 	}
-	return rm.Members(c.r.Context(), after)
+	return after, nil
 }
 
 func (h *handler) act(c *call, in actionIn) error {

@@ -17,14 +17,16 @@ const bearerScheme = "bearer"
 
 // schemaNames are the types whose name in the document is the API's word for them.
 var schemaNames = map[reflect.Type]string{
-	reflect.TypeFor[session.View]():       "Room",
-	reflect.TypeFor[session.OnStage]():    "StagePerson",
-	reflect.TypeFor[session.MemberView](): "Member",
-	reflect.TypeFor[session.EpochView]():  "Epoch",
-	reflect.TypeFor[session.RelayView]():  "Relay",
-	reflect.TypeFor[session.Line]():       "Message",
-	reflect.TypeFor[relaysOut]():          "Relays",
-	reflect.TypeFor[whole]():              "View",
+	reflect.TypeFor[session.View]():        "Room",
+	reflect.TypeFor[session.OnStage]():     "StagePerson",
+	reflect.TypeFor[session.MemberView]():  "Member",
+	reflect.TypeFor[session.EpochView]():   "Epoch",
+	reflect.TypeFor[session.RelayView]():   "Relay",
+	reflect.TypeFor[session.RemovedView](): "Removed",
+	reflect.TypeFor[session.ForkView]():    "Fork",
+	reflect.TypeFor[session.Line]():        "Message",
+	reflect.TypeFor[relaysOut]():           "Relays",
+	reflect.TypeFor[whole]():               "View",
 }
 
 // eventShapes are the data of the event stream, by event, where no route answers with them.

@@ -15,7 +15,7 @@ import (
 var promised = strings.Fields(`
 	POST/session POST/codes GET/node GET/profile PUT/profile GET/rooms POST/rooms GET/rooms/{id}/relays PUT/rooms/{id}/relays/{peer}
 	DELETE/rooms/{id}/relays/{peer} POST/invites/inspect POST/rooms/join GET/rooms/{id} POST/rooms/{id}/leave
-	POST/rooms/{id}/end POST/rooms/{id}/lock POST/rooms/{id}/transfer GET/rooms/{id}/members
+	POST/rooms/{id}/end POST/rooms/{id}/lock POST/rooms/{id}/transfer GET/rooms/{id}/members GET/rooms/{id}/removed
 	POST/rooms/{id}/members/{peer}/{action} PUT/rooms/{id}/hand PUT/rooms/{id}/microphone POST/rooms/{id}/reactions
 	GET/rooms/{id}/messages POST/rooms/{id}/messages GET/rooms/{id}/invites POST/rooms/{id}/invites
 	DELETE/rooms/{id}/invites/{invite} GET/rooms/{id}/ledger POST/rooms/{id}/audio DELETE/rooms/{id}/audio/{leg}
@@ -83,13 +83,15 @@ func TestTheDocumentHasEveryRoute(t *testing.T) {
 		t.Errorf("promised %v\nthere    %v", want, there)
 	}
 	for name, fields := range map[string]string{
-		"Room":          "id name topic visibility language tags host state reason me stage audience hands core chair epoch encryption carrier created_at starts_at knocks members host_name audience_list locked local relays vouched no_relay assist",
+		"Room":          "id name topic visibility language tags host state reason me stage audience hands core chair epoch encryption carrier created_at starts_at knocks members host_name audience_list locked local relays vouched forked no_relay assist",
 		"Relay":         "peer_id name kind vouched holds_key me use",
 		"Relays":        "relays vouched offers answering",
 		"Community":     "peer_id addrs",
 		"Invite":        "id link qr role uses used depth audience knock strict not_before expires_at revoked",
 		"Stats":         "parents children forwarded up_kbps loss delay_ms gaps speakers uplink links",
 		"Member":        "peer_id name headline role muted came_by since",
+		"Removed":       "peer_id name banned kind by by_name reason at",
+		"Fork":          "peer_id name role settled",
 		"Problem":       "type title status detail reason",
 		"Node":          "peer_id words name version addrs reachability peers clock_skew_ms api_version",
 		"Profile":       "name headline bio languages avatar",

@@ -64,6 +64,9 @@ func TestWhatEachRouteDoes(t *testing.T) {
 		{"POST", "/messages", `{"text":"hai"}`, 201, "say hai"},
 		{"GET", "/members?after=" + testPeer, "", 200, "members " + testPeer},
 		{"GET", "/members?after=me", "", 400, ""},
+		{"GET", "/removed", "", 200, "removed "},
+		{"GET", "/removed?after=" + testPeer, "", 200, "removed " + testPeer},
+		{"GET", "/removed?after=me", "", 400, ""},
 		{"POST", "/invites", `{"role":"speaker","uses":2,"expires_in":60}`, 201, "invite speaker 2 1m0s"},
 		{"POST", "/invites", `{"role":"moderator","uses":2,"expires_in":60}`, 400, ""},
 		{"POST", "/invites", `{"role":"listener","uses":-1,"expires_in":60}`, 400, ""},
@@ -264,7 +267,7 @@ func TestAudio(t *testing.T) {
 // TestListsAreNeverNull: what a session leaves nil is an empty list outside, and the session's own view stays as it is.
 func TestListsAreNeverNull(t *testing.T) {
 	d := start(t)
-	for _, path := range []string{base + "/rooms", base + "/doctor", d.inRoom("/members"), d.inRoom("/messages"), d.inRoom("/invites")} {
+	for _, path := range []string{base + "/rooms", base + "/doctor", d.inRoom("/members"), d.inRoom("/removed"), d.inRoom("/messages"), d.inRoom("/invites")} {
 		if status, body, _ := d.do("GET", path, ""); status != 200 || body != "[]" {
 			t.Errorf("%s: %d %s", path, status, body)
 		}
@@ -274,7 +277,7 @@ func TestListsAreNeverNull(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &v); err != nil {
 		t.Fatal(err)
 	}
-	for _, field := range []string{"tags", "stage", "audience_list", "hands", "knocks", "core", "relays", "vouched"} {
+	for _, field := range []string{"tags", "stage", "audience_list", "hands", "knocks", "core", "relays", "vouched", "forked"} {
 		if _, ok := v[field].([]any); !ok {
 			t.Errorf("%s is %v", field, v[field])
 		}
