@@ -51,6 +51,13 @@ type (
 		Live    bool   `json:"live"`
 		Hand    *int   `json:"hand"`
 		Since   string `json:"since"`
+		CameBy  string `json:"came_by"`
+	}
+	fork struct {
+		PeerID  string `json:"peer_id"`
+		Name    string `json:"name"`
+		Role    string `json:"role"`
+		Settled bool   `json:"settled"`
 	}
 	roomView struct {
 		ID           string   `json:"id"`
@@ -70,6 +77,7 @@ type (
 		NoRelay      bool     `json:"no_relay"`
 
 		Relays []relayView `json:"relays"`
+		Forked []fork      `json:"forked"`
 		Locked bool        `json:"locked"`
 		Me     struct {
 			Role    string `json:"role"`
@@ -115,7 +123,7 @@ func findRoom(ctx context.Context, c *api.Client, want string) (string, error) {
 	return "", usage("%d rooms are called %q; name one by its id: %s", len(ids), clean(want), strings.Join(ids, ", "))
 }
 
-// findPeer is the peer id of the person in the room, or before its door, whom a name or an id means. Names are nobody's
+// findPeer is the peer id of the person in the room, before its door, or put out of it, whom a name or an id means. Names are nobody's
 // alone, so a name that two have is refused.
 func findPeer(ctx context.Context, c *api.Client, room, want string) (string, error) {
 	people, err := everybody(ctx, c, room)
@@ -140,7 +148,7 @@ func findPeer(ctx context.Context, c *api.Client, room, want string) (string, er
 	return "", usage("%d people are called %q; name one by the peer id: %s", len(ids), clean(want), strings.Join(ids, ", "))
 }
 
-// everybody is the members of a room and those who knock.
+// everybody is the members of a room, those who knock and those who were put out.
 func everybody(ctx context.Context, c *api.Client, room string) ([]person, error) {
 	var v roomView
 	if err := c.Do(ctx, http.MethodGet, roomPath(room), nil, &v); err != nil {
@@ -150,6 +158,13 @@ func everybody(ctx context.Context, c *api.Client, room string) ([]person, error
 	members, err := allMembers(ctx, c, room)
 	for _, m := range members {
 		people = append(people, m.person)
+	}
+	if err != nil {
+		return nil, err
+	}
+	removed, err := allRemoved(ctx, c, room)
+	for _, v := range removed {
+		people = append(people, person{PeerID: v.PeerID, Name: v.Name})
 	}
 	return people, err
 }

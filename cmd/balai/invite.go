@@ -33,6 +33,7 @@ type inviteCreateCmd struct {
 	Role    string        `enum:"listener,speaker" default:"listener" help:"What it makes people: ${enum}."`
 	Uses    int           `default:"0" help:"How many may use it; 0 is any number."`
 	Expires time.Duration `default:"24h" help:"How long it is good, such as 90m or 24h."`
+	From    string        `name:"not-before" placeholder:"TIME" help:"Not good before then: 2006-01-02 15:04 of this machine's time, or RFC 3339. --expires counts from then."`
 	For     string        `placeholder:"PEER-ID" help:"Only the person with this key may use it."`
 	Depth   int           `default:"0" help:"How many times it may be passed on as an invite of its own."`
 	Knock   bool          `help:"Somebody in the room must say yes to each."`
@@ -47,6 +48,7 @@ Examples:
   balai invite create "Evening tea"
   balai invite create "Evening tea" --role speaker --uses 1 --expires 2h
   balai invite create Planning --for 12D3KooW…
+  balai invite create "Evening tea" --not-before "2026-12-24 19:00" --expires 3h
   balai invite create "Evening tea" --web balai.example.org`
 }
 
@@ -58,12 +60,29 @@ func (i *inviteCreateCmd) Run(ctx context.Context, a *app) error {
 	q := api.InviteRequest{
 		Role: i.Role, Uses: i.Uses, ExpiresIn: int64(i.Expires / time.Second), Audience: i.For, Depth: i.Depth, Knock: i.Knock, Strict: i.Strict,
 	}
+	if i.From != "" {
+		from, err := moment(i.From)
+		if err != nil {
+			return err
+		}
+		q.NotBefore = &from
+	}
 	if i.Web != "" {
 		return i.createWeb(ctx, a, q)
 	}
 	return i.with(ctx, a, func(c *api.Client, id string) error {
 		return call(ctx, a, c, http.MethodPost, roomPath(id, "invites"), q, func(w io.Writer, made api.Invite) { fmt.Fprintln(w, made.Link) })
 	})
+}
+
+// moment reads a time as a person writes it, with a zone or in that of this machine.
+func moment(s string) (time.Time, error) {
+	for _, layout := range []string{time.RFC3339, "2006-01-02 15:04", "2006-01-02T15:04", time.DateOnly} {
+		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, usage("%s is no time such as 2006-01-02 15:04 or 2006-01-02T15:04:00Z", clean(s))
 }
 
 // createWeb issues an invite whose link leads over the page of a community node.
@@ -153,11 +172,14 @@ func (i inviteListCmd) Run(ctx context.Context, a *app) error {
 		return call(ctx, a, c, http.MethodGet, roomPath(id, "invites"), nil, func(w io.Writer, list []api.Invite) {
 			fmt.Fprintln(w, "ID\tROLE\tUSED\tUNTIL\tSTATE")
 			for _, v := range list {
-				state := "good"
-				if v.Revoked {
+				state, now := "good", time.Now()
+				switch {
+				case v.Revoked:
 					state = "revoked"
-				} else if time.Now().After(v.ExpiresAt) {
+				case now.After(v.ExpiresAt):
 					state = "expired"
+				case now.Before(v.NotBefore):
+					state = "from " + v.NotBefore.Local().Format(time.DateTime)
 				}
 				used := fmt.Sprint(v.Used)
 				if v.Uses > 0 {

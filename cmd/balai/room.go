@@ -17,6 +17,7 @@ type roomCmd struct {
 	Join    roomJoinCmd    `cmd:"" help:"Join by an invite link, or an open room of the hallway."`
 	Show    roomShowCmd    `cmd:"" help:"Who is in a room and how it goes."`
 	Members roomMembersCmd `cmd:"" help:"Everybody in a room."`
+	Removed roomRemovedCmd `cmd:"" aliases:"banned" help:"Who was kicked or banned, and not let in again."`
 	Leave   roomLeaveCmd   `cmd:"" help:"Leave quietly."`
 	End     roomEndCmd     `cmd:"" help:"End a room for all."`
 	Lock    roomLockCmd    `cmd:"" help:"Let nobody in any more, or again with --off."`
@@ -34,14 +35,14 @@ type roomCmd struct {
 	Mute     roomActCmd      `cmd:"" help:"Mute somebody."`
 	Unmute   roomActCmd      `cmd:"" help:"Let somebody speak again."`
 	Lower    roomActCmd      `cmd:"" help:"Lower somebody's hand."`
-	Admit    roomActCmd      `cmd:"" help:"Let in somebody who knocks."`
+	Admit    roomActCmd      `cmd:"" help:"Let in somebody who knocks, or who was removed."`
 	Decline  roomActCmd      `cmd:"" help:"Do not let in somebody who knocks."`
 	Kick     roomActCmd      `cmd:"" help:"Remove somebody; the keys change."`
 	Ban      roomActCmd      `cmd:"" help:"Remove somebody for good."`
-	Unban    roomActCmd      `cmd:"" help:"Take a ban back."`
+	Unban    roomActCmd      `cmd:"" help:"Take a ban back; admit lets her in again."`
 	Appoint  roomActCmd      `cmd:"" help:"Make somebody a moderator."`
 	Dismiss  roomActCmd      `cmd:"" help:"Make a moderator a speaker again."`
-	Transfer roomTransferCmd `cmd:"" help:"Hand the room to another member."`
+	Transfer roomTransferCmd `cmd:"" help:"Hand the room to a moderator who is here."`
 }
 
 func (roomCmd) Help() string {
@@ -233,6 +234,9 @@ func printRoom(w io.Writer, v roomView) {
 		fmt.Fprintf(w, "key\t%s (%s)\n", clean(v.Epoch.Words), clean(v.Encryption))
 	}
 	fmt.Fprintf(w, "audio\t%s\n", carried(v))
+	for _, f := range v.Forked {
+		fmt.Fprintf(w, "fork\t%s signed two different histories%s\t%s\n", orDash(f.Name), forkState(f), f.PeerID)
+	}
 	for _, list := range []struct {
 		title  string
 		people []person
@@ -241,6 +245,17 @@ func printRoom(w io.Writer, v roomView) {
 			fmt.Fprintf(w, "%s\t%s\t%s\n", list.title, describe(p), p.PeerID)
 		}
 	}
+}
+
+// forkState says what a fork means now.
+func forkState(f fork) string {
+	switch {
+	case f.Settled:
+		return "; it was decided which one counts"
+	case f.Role == "host" || f.Role == "moderator":
+		return ": what this " + f.Role + " decides does not count any more"
+	}
+	return "; no authority now"
 }
 
 // carried says how the audio of a room goes.
@@ -275,7 +290,9 @@ func describe(p person) string {
 
 type roomMembersCmd struct{ inRoom }
 
-func (roomMembersCmd) Help() string { return "Examples:\n  balai room members \"Evening tea\" --json" }
+func (roomMembersCmd) Help() string {
+	return "CAME BY is the id of an invite, as balai invite list shows it; hosts and moderators see it.\n\nExamples:\n  balai room members \"Evening tea\"\n  balai room members \"Evening tea\" --json"
+}
 
 // Run prints all members.
 func (r roomMembersCmd) Run(ctx context.Context, a *app) error {
@@ -285,9 +302,41 @@ func (r roomMembersCmd) Run(ctx context.Context, a *app) error {
 			return err
 		}
 		return a.show(members, func(w io.Writer) {
-			fmt.Fprintln(w, "NAME\tROLE\tON STAGE\tHERE\tPEER")
+			fmt.Fprintln(w, "NAME\tROLE\tON STAGE\tHERE\tPEER\tCAME BY")
 			for _, m := range members {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", orDash(m.Name), clean(m.Role), yesNo(m.OnStage), yesNo(m.Live), m.PeerID)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", orDash(m.Name), clean(m.Role), yesNo(m.OnStage), yesNo(m.Live), m.PeerID, orDash(m.CameBy))
+			}
+		})
+	})
+}
+
+type roomRemovedCmd struct{ inRoom }
+
+func (roomRemovedCmd) Help() string {
+	return `Who was kicked stays out with that key until an authority lets her in again (balai room admit); a ban is lifted first
+(balai room unban).
+
+Examples:
+  balai room banned "Evening tea"
+  balai room banned "Evening tea" --json`
+}
+
+// Run prints who was put out.
+func (r roomRemovedCmd) Run(ctx context.Context, a *app) error {
+	return r.with(ctx, a, func(c *api.Client, id string) error {
+		removed, err := allRemoved(ctx, c, id)
+		if err != nil {
+			return err
+		}
+		return a.show(removed, func(w io.Writer) {
+			if len(removed) == 0 {
+				fmt.Fprintln(w, "nobody is out")
+				return
+			}
+			fmt.Fprintln(w, "NAME\tBANNED\tBY\tWHEN\tREASON\tPEER")
+			for _, v := range removed {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n",
+					orDash(v.Name), yesNo(v.Banned), orDash(v.ByName), v.At.Local().Format(time.DateTime), orDash(v.Reason), v.PeerID)
 			}
 		})
 	})

@@ -12,6 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"balai/node/api"
+	"balai/room/session"
 )
 
 type roomActCmd struct {
@@ -21,7 +22,7 @@ type roomActCmd struct {
 }
 
 func (roomActCmd) Help() string {
-	return `Hosts and moderators may; it is written in the room's ledger.
+	return `Hosts and moderators may; it is written in the room's ledger. Only the host may appoint and dismiss.
 
 Examples:
   balai room stage "Evening tea" Budi
@@ -51,7 +52,12 @@ type roomTransferCmd struct {
 }
 
 func (roomTransferCmd) Help() string {
-	return "Only the host may.\n\nExamples:\n  balai room transfer \"Evening tea\" Budi"
+	return `Only the host may, and only to a moderator who is in the room: her daemon countersigns, without asking her. You stay,
+and decide nothing any more; only the new host can hand the room back.
+
+Examples:
+  balai room appoint "Evening tea" Budi
+  balai room transfer "Evening tea" Budi`
 }
 
 // Run hands the room over.
@@ -61,7 +67,7 @@ func (r roomTransferCmd) Run(ctx context.Context, a *app) error {
 		if err != nil {
 			return err
 		}
-		return say(ctx, a, c, http.MethodPost, roomPath(id, "transfer"), map[string]string{"peer": peer}, "asked to take over: %s", peer)
+		return say(ctx, a, c, http.MethodPost, roomPath(id, "transfer"), map[string]string{"peer": peer}, "the host is now: %s", peer)
 	})
 }
 
@@ -186,6 +192,18 @@ func (m *member) UnmarshalJSON(data []byte) error {
 
 // MarshalJSON gives what came.
 func (m member) MarshalJSON() ([]byte, error) { return m.raw, nil }
+
+// allRemoved reads every page of those who were put out.
+func allRemoved(ctx context.Context, c *api.Client, room string) ([]session.RemovedView, error) {
+	removed, after := []session.RemovedView{}, ""
+	for {
+		page, err := c.Removed(ctx, room, after)
+		if err != nil || len(page) == 0 || page[len(page)-1].PeerID == after {
+			return removed, err
+		}
+		removed, after = append(removed, page...), page[len(page)-1].PeerID
+	}
+}
 
 // allMembers reads every page of a room's members.
 func allMembers(ctx context.Context, c *api.Client, room string) ([]member, error) {
