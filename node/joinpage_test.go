@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -53,6 +54,24 @@ func TestJoinPageSendsNothing(t *testing.T) {
 	for _, word := range []string{"fetch(", "XMLHttpRequest", "sendBeacon", "WebSocket", "<form", "<img", "http://", "https://"} {
 		if strings.Contains(string(joinJS)+string(joinHTML), word) {
 			t.Errorf("the page holds %q", word)
+		}
+	}
+}
+
+// What is protected and what is not is said in each language: every text of the page has its words.
+func TestJoinPageInEachLanguage(t *testing.T) {
+	says := regexp.MustCompile(`data-say="([a-z]+)"`).FindAllSubmatch(joinHTML, -1)
+	if len(says) < 15 {
+		t.Fatal("texts:", len(says))
+	}
+	for _, m := range says {
+		if n := strings.Count(string(joinJS), "\n    "+string(m[1])+": '"); n != 2 {
+			t.Errorf("%s stands in %d other languages", m[1], n)
+		}
+	}
+	for _, word := range []string{"IP address", "record", "encrypted"} {
+		if !strings.Contains(string(joinHTML), word) {
+			t.Errorf("the page does not say %q", word)
 		}
 	}
 }
