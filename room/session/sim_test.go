@@ -401,6 +401,9 @@ func TestBanAndUnban(t *testing.T) {
 		out := l[0]
 		host.act(room.Ban, out)
 		w.until("the ban", func() bool { return out.view().State == Refused })
+		if out.reason() != "banned" {
+			t.Errorf("banned, she hears %s", out.reason())
+		}
 		w.settle(host, mod, l[1])
 		for _, p := range []*soul{host, mod, l[1]} {
 			got := p.putOut()
