@@ -1,13 +1,7 @@
 // Every view, light and dark, wide and narrow: axe-core finds nothing, nothing is wider than the window.
-import { AxeBuilder } from '@axe-core/playwright'
-import { expect, type Page } from '@playwright/test'
+import { expect } from '@playwright/test'
+import { clean } from './clean'
 import { comeIn, open, test } from './daemons'
-
-async function clean(page: Page, view: string): Promise<void> {
-  const found = (await new AxeBuilder({ page }).analyze()).violations
-  expect(found.map((v) => `${v.id}: ${v.nodes.map((n) => n.target.join(' ')).join(', ')}`), view).toEqual([])
-  expect(await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth), `${view} is too wide`).toBeLessThanOrEqual(0)
-}
 
 for (const colorScheme of ['light', 'dark'] as const) {
   for (const width of [360, 1280]) {
@@ -46,6 +40,13 @@ for (const colorScheme of ['light', 'dark'] as const) {
         await page.getByRole('button', { name: button }).click()
         await expect(page.getByRole('dialog')).toBeVisible()
         await clean(page, String(button))
+        await page.keyboard.press('Escape')
+      }
+      for (const button of ['Removed and banned', 'What was decided']) {
+        await page.getByRole('button', { name: 'Room settings' }).click()
+        await page.getByRole('button', { name: button }).click()
+        await expect(page.getByRole('dialog', { name: button })).toBeVisible()
+        await clean(page, button)
         await page.keyboard.press('Escape')
       }
       for (const button of ['Chat', 'People']) {

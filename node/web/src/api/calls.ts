@@ -1,6 +1,6 @@
 // One function for each call of the local API that the page makes.
 import { del, get, post, put, send } from './transport'
-import type { Decision, Finding, Inspected, Invite, Member, Message, NewInvite, NewRoom, PersonAction, Profile, Room, RoomRelays, Stats } from './types'
+import type { Decision, Finding, Inspected, Invite, Member, Message, NewInvite, NewRoom, PersonAction, Profile, Removed, Room, RoomRelays, Stats } from './types'
 
 const room = (id: string): string => `/rooms/${encodeURIComponent(id)}`
 
@@ -15,6 +15,9 @@ export const end = (id: string): Promise<void> => post(`${room(id)}/end`)
 export const lock = (id: string, locked: boolean): Promise<void> => post(`${room(id)}/lock`, { locked })
 export const members = (id: string, after = ''): Promise<Member[]> =>
   get(`${room(id)}/members${after ? `?after=${encodeURIComponent(after)}` : ''}`)
+export const removed = (id: string, after = ''): Promise<Removed[]> =>
+  get(`${room(id)}/removed${after ? `?after=${encodeURIComponent(after)}` : ''}`)
+export const transfer = (id: string, peer: string): Promise<void> => post(`${room(id)}/transfer`, { peer })
 export const act = (id: string, peer: string, action: PersonAction, reason = ''): Promise<void> =>
   post(`${room(id)}/members/${encodeURIComponent(peer)}/${action}`, reason ? { reason } : undefined)
 export const raiseHand = (id: string, raised: boolean): Promise<void> => put(`${room(id)}/hand`, { raised })

@@ -115,12 +115,19 @@ export interface Room {
   carrier: Carrier
   relays: Relay[] | null
   vouched: string[] | null
+  forked: Fork[] | null
   no_relay: boolean
   assist: boolean
   locked: boolean
   local: boolean
   created_at: string
   starts_at?: string | null
+}
+
+/** Somebody who signed two different histories of the room. */
+export interface Fork extends PeerName {
+  role: Role | 'none'
+  settled: boolean
 }
 
 export interface Relay extends PeerName {
@@ -159,9 +166,21 @@ export interface Stats {
 export interface Member extends PeerName {
   headline: string
   role: Role
+  on_stage: boolean
   muted: boolean
+  live: boolean
   came_by?: string
   since: string
+}
+
+/** Somebody who was put out and not let in again. */
+export interface Removed extends PeerName {
+  banned: boolean
+  kind: string
+  by: string
+  by_name: string
+  reason?: string
+  at: string
 }
 
 export interface NewRoom {
@@ -195,6 +214,7 @@ export interface NewInvite {
   role: 'listener' | 'speaker'
   uses: number
   expires_in: number
+  not_before?: string
   audience?: string
   depth?: number
   knock?: boolean

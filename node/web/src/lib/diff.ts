@@ -2,8 +2,8 @@
 import type { Room } from '../api/types'
 
 export type Happening =
-  | { to: 'me'; what: 'on_stage' | 'off_stage' | 'muted' | 'moderator' | 'not_moderator' | 'host' | 'let_in' | 'hand_lowered' }
-  | { to: 'others'; what: 'came' | 'went' | 'hand' | 'on_stage' | 'knock'; name: string }
+  | { to: 'me'; what: 'on_stage' | 'off_stage' | 'muted' | 'moderator' | 'not_moderator' | 'host' | 'not_host' | 'let_in' | 'hand_lowered' }
+  | { to: 'others'; what: 'came' | 'went' | 'hand' | 'on_stage' | 'knock' | 'host'; name: string }
 
 export function diff(was: Room, is: Room): Happening[] {
   const out: Happening[] = []
@@ -21,6 +21,7 @@ export function diff(was: Room, is: Room): Happening[] {
   }
   for (const [id, name] of after) if (!before.has(id) && id !== is.me.peer_id) out.push({ to: 'others', what: 'came', name })
   for (const [id, name] of before) if (!after.has(id) && id !== is.me.peer_id) out.push({ to: 'others', what: 'went', name })
+  if (was.host !== is.host && is.host !== is.me.peer_id) out.push({ to: 'others', what: 'host', name: is.host_name })
   const hands = new Set(was.hands ?? [])
   for (const h of is.hands ?? []) {
     if (!hands.has(h) && h !== is.me.peer_id) out.push({ to: 'others', what: 'hand', name: after.get(h) ?? '' })
@@ -36,6 +37,7 @@ function mine(was: Room, is: Room, out: Happening[]): void {
   if (was.me.role !== is.me.role) {
     if (is.me.role === 'moderator') out.push({ to: 'me', what: 'moderator' })
     else if (is.me.role === 'host') out.push({ to: 'me', what: 'host' })
+    else if (was.me.role === 'host') out.push({ to: 'me', what: 'not_host' })
     else if (was.me.role === 'moderator') out.push({ to: 'me', what: 'not_moderator' })
   }
   if (was.me.hand && !is.me.hand && !is.me.on_stage) out.push({ to: 'me', what: 'hand_lowered' })

@@ -38,22 +38,27 @@ const rank: Record<Role, number> = { listener: 0, speaker: 1, moderator: 2, host
 export interface Target {
   role: Role
   you: boolean
+  here: boolean
   onStage: boolean
   muted: boolean
   hand: boolean
 }
 
+/** What the sheet of a person offers: a room can be handed to a moderator who is here. */
+export type Deed = PersonAction | 'transfer'
+
 /** The actions that a person of role `mine` may take on another. The daemon decides; this only shows buttons. */
-export function allowed(mine: Role, t: Target): PersonAction[] {
+export function allowed(mine: Role, t: Target): Deed[] {
   if (rank[mine] < rank.moderator) return []
   if (t.you) return [t.onStage ? 'audience' : 'stage']
   if (rank[mine] <= rank[t.role]) return []
-  const out: PersonAction[] = []
+  const out: Deed[] = []
   out.push(t.onStage ? 'audience' : 'stage')
   // Whether a person is muted by choice or by a moderator is not told; lifting the latter harms neither.
   if (t.onStage) out.push(t.muted ? 'unmute' : 'mute')
   if (t.hand) out.push('lower')
   if (mine === 'host') out.push(t.role === 'moderator' ? 'dismiss' : 'appoint')
+  if (mine === 'host' && t.role === 'moderator' && t.here) out.push('transfer')
   out.push('kick', 'ban')
   return out
 }

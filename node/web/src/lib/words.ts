@@ -1,6 +1,6 @@
 // What the page says where the API has a value: roles, refusals, times. Every text is from the catalogue.
 import { m, language } from '../i18n/index.svelte'
-import type { Carrier, HeardBy, Role, Room, Visibility } from '../api/types'
+import type { Carrier, Fork, HeardBy, Role, Room, Visibility } from '../api/types'
 import { carried } from './carry'
 import type { Happening } from './diff'
 import type { Words } from './person'
@@ -37,8 +37,18 @@ const reasons: Record<string, () => string> = {
   unanswered: m.reason_unanswered,
 }
 
+/** What an invite is called where people compare: the begin of its id. */
+export const inviteName = (id: string): string => id.slice(0, 8)
+
 export function reasonText(reason: string): string {
   return reasons[reason]?.() ?? m.reason_other({ reason: reason || '?' })
+}
+
+/** What it means that somebody signed two histories. */
+export function forkText(f: Fork, me: string): string {
+  if (f.settled || (f.role !== 'host' && f.role !== 'moderator')) return m.forked_past({ name: f.name })
+  if (f.peer_id === me) return m.forked_me()
+  return f.role === 'host' ? m.forked_host({ name: f.name }) : m.forked({ name: f.name })
 }
 
 /** What went wrong with a call, in words. */
@@ -81,6 +91,7 @@ export function happened(h: Happening): string {
       case 'moderator': return m.me_moderator()
       case 'not_moderator': return m.me_not_moderator()
       case 'host': return m.me_host()
+      case 'not_host': return m.me_not_host()
       case 'let_in': return m.me_let_in()
       case 'hand_lowered': return m.me_hand_lowered()
     }
@@ -91,6 +102,7 @@ export function happened(h: Happening): string {
     case 'hand': return m.they_hand({ name: h.name })
     case 'on_stage': return m.they_on_stage({ name: h.name })
     case 'knock': return m.they_knock({ name: h.name })
+    case 'host': return m.they_host({ name: h.name })
   }
 }
 
@@ -102,6 +114,12 @@ export function when(iso: string): string {
   const today = d.toDateString() === new Date().toDateString()
   const opt: Intl.DateTimeFormatOptions = today ? { timeStyle: 'short' } : { dateStyle: 'medium', timeStyle: 'short' }
   return new Intl.DateTimeFormat(locale(), opt).format(d)
+}
+
+/** When an invite holds. */
+export function holds(i: { not_before: string; expires_at: string }): string {
+  const until = m.until({ time: when(i.expires_at) })
+  return Date.parse(i.not_before) > Date.now() ? `${m.from_time({ time: when(i.not_before) })} · ${until}` : until
 }
 
 /** "2 h 5 min", "3 d 4 h", "40 s": two parts at most. */

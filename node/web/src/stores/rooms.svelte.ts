@@ -6,7 +6,7 @@ export const isOver = (r: Room): boolean => r.state === 'left' || r.state === 'e
 export function whole(r: Room): Room {
   return {
     ...r, tags: r.tags ?? [], stage: r.stage ?? [], audience_list: r.audience_list ?? [], hands: r.hands ?? [],
-    knocks: r.knocks ?? [], core: r.core ?? [],
+    knocks: r.knocks ?? [], core: r.core ?? [], forked: r.forked ?? [],
   }
 }
 

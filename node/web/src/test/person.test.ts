@@ -17,7 +17,7 @@ test('hands keep the order of the room', () => {
   expect(handPlace(['a', 'b'], 'c')).toBeNull()
 })
 
-const target = (role: Role, more: Partial<Target> = {}): Target => ({ role, you: false, onStage: false, muted: true, hand: false, ...more })
+const target = (role: Role, more: Partial<Target> = {}): Target => ({ role, you: false, here: true, onStage: false, muted: true, hand: false, ...more })
 
 test('who may do what to whom', () => {
   for (const r of ['listener', 'speaker'] as Role[]) expect(allowed(r, target('listener'))).toEqual([])
@@ -25,6 +25,9 @@ test('who may do what to whom', () => {
   expect(allowed('moderator', target('host'))).toEqual([])
   expect(allowed('moderator', target('listener', { hand: true }))).toEqual(['stage', 'lower', 'kick', 'ban'])
   expect(allowed('host', target('speaker', { onStage: true, muted: false }))).toEqual(['audience', 'mute', 'appoint', 'kick', 'ban'])
-  expect(allowed('host', target('moderator'))).toContain('dismiss')
+  expect(allowed('host', target('moderator'))).toEqual(['stage', 'dismiss', 'transfer', 'kick', 'ban'])
+  expect(allowed('host', target('moderator', { here: false }))).toEqual(['stage', 'dismiss', 'kick', 'ban'])
+  expect(allowed('host', target('speaker'))).not.toContain('transfer')
+  expect(allowed('moderator', target('moderator'))).not.toContain('transfer')
   expect(allowed('host', target('host', { you: true, onStage: true }))).toEqual(['audience'])
 })

@@ -13,7 +13,7 @@ function room(change: Partial<Room> = {}, me: Partial<Room['me']> = {}): Room {
     id: 'r', name: 'R', topic: '', visibility: 'open', language: '', tags: [], host: 'h', host_name: 'H', state: 'live',
     me: { peer_id: 'me', role: 'listener', on_stage: false, hand: false, muted: true, speaking: false, audio: false, ...me },
     stage: [], audience: 0, audience_list: [], hands: [], knocks: [], members: 1, core: [], chair: 'h', epoch: null,
-    encryption: 'on', carrier: 'direct', relays: [], vouched: [], no_relay: false, assist: false, locked: false, local: false, created_at: '', ...change,
+    encryption: 'on', carrier: 'direct', relays: [], vouched: [], forked: [], no_relay: false, assist: false, locked: false, local: false, created_at: '', ...change,
   }
 }
 
@@ -24,6 +24,10 @@ test('nothing happened', () => {
 test('what happened to me', () => {
   expect(diff(room(), room({}, { on_stage: true }))).toEqual([{ to: 'me', what: 'on_stage' }])
   expect(diff(room({}, { role: 'moderator' }), room())).toEqual([{ to: 'me', what: 'not_moderator' }])
+  expect(diff(room({ host: 'me' }, { role: 'host' }), room({ host: 'b', host_name: 'Budi' }, { role: 'speaker' }))).toEqual([
+    { to: 'me', what: 'not_host' }, { to: 'others', what: 'host', name: 'Budi' },
+  ])
+  expect(diff(room({}, { role: 'moderator' }), room({ host: 'me' }, { role: 'host' }))).toEqual([{ to: 'me', what: 'host' }])
   expect(diff(room({}, { muted: false }), room())).toEqual([{ to: 'me', what: 'muted' }])
   expect(diff(room({ state: 'knocking' }), room())).toEqual([{ to: 'me', what: 'let_in' }])
 })
