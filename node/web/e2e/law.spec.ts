@@ -155,6 +155,23 @@ test('stage, audience, mute, moderators, the next host, the end', async ({ brows
   await expect(button(ana, 'End the room')).toHaveCount(0)
   await ana.keyboard.press('Escape')
 
+  // A moderator who is away is still one, and no room can be handed to her.
+  await press(budi, 'Citra', 'Make moderator')
+  await expect(citra.getByText('You are a moderator now.')).toBeVisible()
+  await button(citra, 'Leave quietly').click()
+  for (const p of [ana, budi]) await expect(on(floor(p), 'Citra')).toHaveCount(0)
+  await button(budi, 'People').click()
+  await budi.getByRole('complementary').getByRole('button', { name: /^Citra/ }).click()
+  const away = dialog(budi, 'Citra')
+  await expect(away).toContainText('moderator · not here now')
+  await expect(away).toContainText('To hand the room to Citra, they have to be here.')
+  await expect(button(away, 'No longer moderator')).toBeVisible()
+  await expect(button(away, 'Hand over the room')).toHaveCount(0)
+  await clean(budi, 'the sheet of somebody who is away')
+  await budi.keyboard.press('Escape')
+  await follow(citra, link)
+  for (const p of all) await expect(on(floor(p), 'Citra')).toHaveAccessibleName(/moderator$/)
+
   // Who is host now ends it.
   await settings(budi, 'End the room')
   await button(budi, 'Yes, end it').click()
