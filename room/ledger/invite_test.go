@@ -58,8 +58,8 @@ func TestOneUseTwoSides(t *testing.T) {
 // Trust 54, the pure part: a use is charged to every block, so delegating a single-use invite admits one in all.
 func TestDelegatedUsesAreCharged(t *testing.T) {
 	r := newRig(t, open1)
-	for i := range 20 {
-		r.issued("host", fmt.Sprint("guest", i), "host", 1, root, room.InviteID{9, byte(i)})
+	for i := range 1000 {
+		r.issued("host", fmt.Sprint("guest", i), "host", 1, root, room.InviteID{9, byte(i), byte(i >> 8)})
 	}
 	if s := r.all(); len(s.Members) != 2 || s.Uses[root] != 1 {
 		t.Fatalf("%d members, uses %v", len(s.Members), s.Uses)

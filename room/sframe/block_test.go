@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
 	"testing"
 	"time"
 )
@@ -271,49 +274,85 @@ func TestBlockRefusals(t *testing.T) {
 	}
 }
 
-// An hour with blocks lost at 20 %, each block sent twice and asked for until it comes: nobody honest is muted
-// (trust test 63). A lost request is repeated with the next tick.
+// Two hours with blocks lost at 20 %, shared by twenty listeners, each block sent twice and asked for until it comes: nobody
+// honest is muted (trust test 63). A lost request is repeated with the next tick. With BALAI_SOAK it is an hour for each.
 func TestLostBlocksDoNotMuteTheHonest(t *testing.T) {
-	x := newTrial(t)
-	type sent struct{ h, b []byte }
-	lost, ring := newLoss(5), []sent{}
-	deliver := func(b sent) {
-		if !lost() {
-			x.take(b.h, b.b)
-		}
+	const listeners = 20
+	frames := 360 * 50
+	if os.Getenv("BALAI_SOAK") != "" {
+		frames = 3600 * 50
 	}
-	for i := range 3600 * 50 {
-		x.v.Frame(x.frame(), 1, true, x.now)
+	x := newTrial(t)
+	said, blocks := make([]spoken, frames), []spoken{}
+	for i := range said {
+		said[i].entry = x.frame()
 		if due, ok := x.b.Due(); ok && !due.After(x.now) {
 			h, body := x.block()
-			ring = append(ring, sent{h, body})
-			deliver(ring[len(ring)-1])
+			blocks = append(blocks, spoken{head: h, entry: body})
 		}
-		if n := len(ring); n > 0 && i%10 == 5 {
-			deliver(ring[n-1])
+		said[i].blocks = len(blocks)
+	}
+	for seed := range uint64(listeners) {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			t.Parallel()
+			v := NewBlockVerifier(speaker, x.public)
+			v.Hold(x.e.N, x.e.ID)
+			asked, worst := listenFor(t, v, said, blocks, rand.New(rand.NewPCG(seed, 63)))
+			t.Logf("%d blocks asked for, the longest time without one %v", asked, worst)
+		})
+	}
+}
+
+// spoken is a frame and how many blocks there are after it, or a block.
+type spoken struct {
+	entry, head []byte
+	blocks      int
+}
+
+// listenFor hears all of it with a fifth of the blocks, of their repetitions, of the requests and of the answers lost.
+func listenFor(t *testing.T, v *BlockVerifier, said, blocks []spoken, r *rand.Rand) (asked int, worst time.Duration) {
+	lost := func() bool { return r.IntN(5) == 0 }
+	now, had := t0, 0
+	deliver := func(b spoken) {
+		if lost() {
+			return
 		}
-		if ctr, ok := x.v.Wanted(x.now); ok && !lost() {
-			for _, b := range ring[max(0, len(ring)-6):] {
-				if first := uint24(b.h[6:]); first <= ctr && ctr < first+BlockFrames {
+		if _, err := v.Block(b.head, b.entry, time.Time{}, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var since time.Time
+	for i, s := range said {
+		now = now.Add(tick)
+		v.Frame(s.entry, 1, true, now)
+		if s.blocks > had {
+			deliver(blocks[had])
+			had = s.blocks
+		}
+		if had > 0 && i%BlockFrames == BlockFrames/2 {
+			deliver(blocks[had-1])
+		}
+		ctr, ok := v.Wanted(now)
+		switch {
+		case !ok:
+			since = time.Time{}
+		case since.IsZero():
+			since = now
+		}
+		if ok {
+			asked++
+			worst = max(worst, now.Sub(since)+AskAfter)
+			for _, b := range blocks[max(0, had-6):had] {
+				if first := uint24(b.head[6:]); first <= ctr && ctr < first+BlockFrames && !lost() {
 					deliver(b)
 				}
 			}
 		}
-		if x.v.Muted(x.now) {
-			t.Fatalf("muted after %v", time.Duration(i)*20*time.Millisecond)
+		if v.Muted(now) {
+			t.Fatalf("muted after %v", time.Duration(i)*tick)
 		}
 	}
-}
-
-// newLoss loses one in n, from a fixed seed.
-func newLoss(n uint32) func() bool {
-	x := uint32(2463534242)
-	return func() bool {
-		x ^= x << 13
-		x ^= x >> 17
-		x ^= x << 5
-		return x%n == 0
-	}
+	return asked, worst
 }
 
 func FuzzBlock(f *testing.F) {
