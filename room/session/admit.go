@@ -155,15 +155,23 @@ func (s *Session) checkClaim(n *newcomer, now time.Time) error {
 	if s.state.Role(n.peer) != room.NoRole {
 		return nil // a member that comes back charges nothing
 	}
+	if why := s.spent(n.peer, ids, uses); why != 0 {
+		return why
+	}
+	return nil
+}
+
+// spent tells why an invite lets p in no more, 0 when it does: it, or one that it comes of, is revoked or used up.
+func (s *Session) spent(p peer.ID, ids []room.InviteID, uses []uint16) room.Reason {
 	for i, id := range ids {
 		if branch, revoked := s.state.Revoked[id]; revoked && (branch || i == len(ids)-1) {
 			return room.Revoked
 		}
-		if _, guest := s.guests[n.peer]; !guest && uses[i] > 0 && s.state.Uses[id]+s.waitingFor(id)+s.passed[id]-s.tallied[id] >= int(uses[i]) {
+		if _, guest := s.guests[p]; !guest && uses[i] > 0 && s.state.Uses[id]+s.waitingFor(id)+s.passed[id]-s.tallied[id] >= int(uses[i]) {
 			return room.UsedUp
 		}
 	}
-	return nil
+	return 0
 }
 
 // forgetClaims drops the claims of handshakes that are long over.
@@ -275,6 +283,9 @@ func (s *Session) admitByName(p peer.ID) error {
 	case k != nil && s.isFull():
 		return room.NoRelay
 	case k != nil:
+		if why := s.spent(p, k.admission.Chain, k.admission.Uses); why != 0 {
+			return why // an admission that would not count
+		}
 		a = k.admission
 	case removed == room.OpID{}:
 		return ErrUnknown
@@ -289,15 +300,18 @@ func (s *Session) admitByName(p peer.ID) error {
 	return err
 }
 
-// answerKnocks tells those who wait what the ledger has decided, by whomever.
+// answerKnocks tells those who wait what the ledger has decided, by whomever: also that others have used up their invite.
 func (s *Session) answerKnocks() {
 	for p, k := range s.knocks {
 		_, declined := s.state.Declined[p]
+		why := s.spent(p, k.admission.Chain, k.admission.Uses)
 		switch {
 		case s.state.Role(p) != room.NoRole:
 			k.done <- nil
 		case declined || s.state.Banned[p]:
 			k.done <- room.Declined
+		case why != 0:
+			k.done <- why
 		default:
 			continue
 		}
