@@ -30,9 +30,13 @@ func ticks() int64 { return int64(time.Since(bootedAt)) }
 // quiet is for how long nothing has come on a connection.
 func (c *carrierConn) quiet() time.Duration { return time.Duration(ticks() - c.heard.Load()) }
 
-// carry is the connection to send a bundle of l on: the newest that is alive. Nil: the link's stream, for
-// want of any, or because only the stream's connection is not known to be dead.
+// carry is the connection to send a bundle of l on: that of its stream, or the newest that is alive. A newer one may lead to
+// another process with the same key, which knows nothing of the link. Nil: the link's stream, for want of any, or because
+// only the stream's connection is not known to be dead.
 func (m *peerMedia) carry(l *Link) *carrierConn {
+	if c := l.home; c != nil && !c.gone.Load() && c.quiet() < aliveFor {
+		return c
+	}
 	c := m.last.Load()
 	if c == nil || c.quiet() < aliveFor {
 		return c

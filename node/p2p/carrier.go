@@ -69,7 +69,7 @@ func (t *linkTable) add(l *Link) error {
 		}
 	}
 	m.links++
-	l.media = m
+	l.media, l.home = m, m.find(l.stream.Conn().ID())
 	for {
 		t.next = t.next%maxHandle + 1
 		if t.links[t.next] == nil {
@@ -168,6 +168,7 @@ type carrierConn struct {
 	stop context.CancelFunc
 
 	heard   atomic.Int64 // when anything last came on it; see ticks
+	gone    atomic.Bool  // it is not read any more
 	poked   atomic.Bool  // a poke is on its way out
 	packets uint64       // that have come, of watchCarriers
 }
@@ -218,6 +219,7 @@ func (m *peerMedia) drop(id string) {
 	defer m.mu.Unlock()
 	m.conns = slices.DeleteFunc(m.conns, func(c *carrierConn) bool {
 		if c.id == id {
+			c.gone.Store(true)
 			c.stop()
 		}
 		return c.id == id
@@ -227,6 +229,17 @@ func (m *peerMedia) drop(id string) {
 		return
 	}
 	m.last.Store(m.conns[len(m.conns)-1])
+}
+
+// find is the connection of that id; nil when it is no QUIC connection.
+func (m *peerMedia) find(id string) *carrierConn {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i := slices.IndexFunc(m.conns, func(c *carrierConn) bool { return c.id == id })
+	if i < 0 {
+		return nil
+	}
+	return m.conns[i]
 }
 
 func (m *peerMedia) stop() {

@@ -63,6 +63,7 @@ type Link struct {
 	stream network.Stream
 	r      *bufio.Reader
 	media  *peerMedia
+	home   *carrierConn // the QUIC connection of its stream; nil: that is none
 
 	mine    uint32        // handle that the other side puts into its bundles
 	theirs  atomic.Uint32 // handle to put into bundles, 0 until told
