@@ -13,6 +13,7 @@ import (
 	"balai/room"
 	"balai/room/election"
 	"balai/room/ledger"
+	"balai/room/wire"
 )
 
 const (
@@ -63,7 +64,7 @@ func (s *Session) decide(n *newcomer, now time.Time) (wait chan error, knocking 
 			return nil, false, err
 		}
 	}
-	if s.isElsewhere(n, now) {
+	if s.isElsewhere(n.peer, n.claim.HandoutKey, presenceTTL, now) {
 		return nil, false, room.SecondDevice
 	}
 	if s.state.Role(n.peer) != room.NoRole {
@@ -104,13 +105,21 @@ func (s *Session) isWaiting(p peer.ID) bool {
 	return slices.ContainsFunc(s.admits.waiting, func(w waiter) bool { return w.admission.Peer == p })
 }
 
-// isElsewhere tells whether the newcomer's key speaks here from another process now.
-func (s *Session) isElsewhere(n *newcomer, now time.Time) bool {
-	l := s.live[n.peer]
-	if l == nil || l.said.IsZero() || now.Sub(l.said) > presenceTTL || len(l.handoutKey) == 0 {
+// isElsewhere tells whether p spoke here lately from another process than the one that this handout key is of: by its
+// presence, or by the claim with which it has just come in.
+func (s *Session) isElsewhere(p peer.ID, key *wire.Signed, lately time.Duration, now time.Time) bool {
+	l := s.live[p]
+	if l == nil || len(l.handoutKey) == 0 {
 		return false
 	}
-	k, ok := s.openHandoutKey(n.peer, n.claim.HandoutKey)
+	said := l.said
+	if said.IsZero() {
+		said = l.since
+	}
+	if now.Sub(said) > lately {
+		return false
+	}
+	k, ok := s.openHandoutKey(p, key)
 	return !ok || !bytes.Equal(k.X25519, l.handoutKey)
 }
 

@@ -19,6 +19,7 @@ const (
 	returnAlone   = 4 * time.Second  // an authority that finds nobody goes on alone after this
 	firstPause    = 300 * time.Millisecond
 	longestPause  = 5 * time.Second
+	shadowPause   = time.Second // when I am told that I am here already
 	returnForever = 365 * 24 * time.Hour
 	asksAtOnce    = 4 // candidates asked together: one that hangs holds up nobody
 	unanimous     = 3 // rounds in which all candidates said the same: then it is believed
@@ -43,6 +44,7 @@ type entry struct {
 	last   room.Reason // the last that anybody said
 	same   int         // rounds in which all said it
 	second time.Time   // since when I am told that I am here already
+	twin   bool        // I was told so in the last round
 }
 
 // enter looks for somebody who lets me in, until it is done, refused or out of time. Its own goroutine.
@@ -55,8 +57,11 @@ func (s *Session) enter() {
 	defer cancel()
 	e := &entry{s: s, start: time.Now(), last: room.NoAdmitter}
 	for wait := firstPause; ctx.Err() == nil; wait = min(2*wait, longestPause) {
-		if e.round(ctx) || s.mayGoAlone(time.Since(e.start)) {
+		if e.round(ctx) || !e.twin && s.mayGoAlone(time.Since(e.start)) {
 			return
+		}
+		if e.twin {
+			wait = min(wait, shadowPause)
 		}
 		pause(ctx, wait)
 	}
@@ -101,6 +106,7 @@ func (e *entry) round(ctx context.Context) (done bool) {
 			e.last = r
 		}
 	}
+	e.twin = said[room.SecondDevice]
 	return e.agreed(said)
 }
 
@@ -214,10 +220,13 @@ func (s *Session) mayGoAlone(since time.Duration) (alone bool) {
 // askBack asks p for the ops and keys that I missed while away.
 func (s *Session) askBack(ctx context.Context, p peer.ID) *asked {
 	a := &asked{peer: p}
-	var heads []*wire.Seen
-	a.err = s.call(ctx, func() error { heads = ledger.EncodeSeen(s.ledger.Heads()); return nil })
+	req := &wire.LedgerRequest{Room: s.cfg.Room[:]}
+	a.err = s.call(ctx, func() error {
+		req.Heads, req.HandoutKey = ledger.EncodeSeen(s.ledger.Heads()), s.toldHandoutKey(time.Now())
+		return nil
+	})
 	if a.err == nil {
-		a.reply, a.err = s.fetch(ctx, p, &wire.LedgerRequest{Room: s.cfg.Room[:], Heads: heads})
+		a.reply, a.err = s.fetch(ctx, p, req)
 	}
 	if errors.Is(a.err, room.Removed) {
 		_ = s.call(ctx, func() error {

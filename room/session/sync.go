@@ -53,6 +53,9 @@ func (s *Session) ledgerReply(p peer.ID, req *wire.LedgerRequest, now time.Time)
 	if err != nil {
 		return refuseLedger(room.Malformed)
 	}
+	if req.HandoutKey != nil && s.isElsewhere(p, req.HandoutKey, s.presenceOf(p)*5/2, now) {
+		return refuseLedger(room.SecondDevice)
+	}
 	if pass == nil {
 		s.touch(p, now)
 	}

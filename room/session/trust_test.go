@@ -390,7 +390,12 @@ func TestSecondDevice(t *testing.T) {
 		}
 		twin.room, twin.r, twin.hints = l[0].room, l[0].r, []peer.ID{host.id}
 		twin.restart()
-		w.until("the second to be refused", func() bool { return twin.view().State.Over() })
+		w.until("the second to be refused", func() bool {
+			if twin.view().State == Live {
+				t.Fatal("the second was in")
+			}
+			return twin.view().State.Over()
+		})
 		if twin.reason() != "second_device" || l[0].view().State != Live {
 			t.Errorf("the second %s, the first %s", twin.reason(), l[0].reason())
 		}
@@ -416,6 +421,46 @@ func TestBackAfterALostDisk(t *testing.T) {
 		clear(l[0].disk)
 		l[0].come(link)
 		w.settle(host, mod, l[0])
+	})
+}
+
+// The host's key in a second process: it does not open the room for itself either, and draws no key.
+func TestSecondHost(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(1, 0)
+		w.after(20 * time.Second)
+		epoch := host.inForce()
+		twin := w.person("Twin")
+		twin.key, twin.id, twin.room, twin.r = host.key, host.id, host.room, host.r
+		twin.hints = []peer.ID{mod.id, l[0].id}
+		for name, b := range host.disk {
+			twin.disk[name] = b
+		}
+		twin.restart()
+		w.until("the second to be refused", func() bool { return twin.view().State.Over() })
+		if twin.reason() != "second_device" || host.view().State != Live {
+			t.Errorf("the second %s, the first %s", twin.reason(), host.reason())
+		}
+		w.settle(host, mod, l[0])
+		if n := host.inForce(); n != epoch {
+			t.Errorf("epoch %d, before %d", n, epoch)
+		}
+	})
+}
+
+// Who was killed is back soon, though the others take her for live: her shadow does not speak.
+func TestBackAfterAKill(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(1, 0)
+		w.after(20 * time.Second)
+		for _, p := range []*soul{l[0], host} {
+			w.part(p)
+			p.halt() // unheard
+			w.heal()
+			p.restart()
+			w.within(8*time.Second, p.name+" is back", func() bool { return p.view().State == Live })
+			w.settle(host, mod, l[0])
+		}
 	})
 }
 
