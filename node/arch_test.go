@@ -59,7 +59,7 @@ var imports = map[string]rule{
 const (
 	maxFunc     = 80
 	maxFile     = 500
-	maxExported = 25
+	maxExported = 27
 	maxMethods  = 20
 	maxChain    = 8 // cmd, node, api, session, ledger, wire, identity and one to spare
 )

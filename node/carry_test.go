@@ -48,7 +48,7 @@ func TestACore(t *testing.T) {
 		v := until(t, r, "the core and a parent", func(v session.View) bool {
 			return slices.Equal(v.Core, core) && (slices.Contains(core, me) || len(usesOf(v, "parent")) > 0)
 		})
-		if v.Carrier != "relay" {
+		if v.Carrier != "relay" && v.Carrier != "degraded" { // over TCP, where the machine was too busy for a QUIC handshake
 			t.Errorf("%s: carrier %s", people[i].cfg.Name, v.Carrier)
 		}
 	}

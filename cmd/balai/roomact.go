@@ -197,7 +197,8 @@ func (m member) MarshalJSON() ([]byte, error) { return m.raw, nil }
 func allRemoved(ctx context.Context, c *api.Client, room string) ([]session.RemovedView, error) {
 	removed, after := []session.RemovedView{}, ""
 	for {
-		page, err := c.Removed(ctx, room, after)
+		var page []session.RemovedView
+		err := c.Do(ctx, http.MethodGet, roomPath(room, "removed")+"?after="+url.QueryEscape(after), nil, &page)
 		if err != nil || len(page) == 0 || page[len(page)-1].PeerID == after {
 			return removed, err
 		}

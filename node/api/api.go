@@ -102,7 +102,6 @@ type Room interface {
 	Removed(ctx context.Context, after string) ([]session.RemovedView, error)
 	Ledger(ctx context.Context) ([]session.Decision, error)
 	Leave(ctx context.Context) error
-	Transfer(ctx context.Context, to peer.ID) error
 }
 
 var _ Room = (*session.Session)(nil)

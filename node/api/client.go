@@ -183,11 +183,6 @@ func (c *Client) Members(ctx context.Context, id, after string) ([]session.Membe
 	return fetch[[]session.MemberView](ctx, c, http.MethodGet, inside(id, "members")+"?after="+url.QueryEscape(after), nil)
 }
 
-// Removed is a page of those who were put out and not let in again, after the peer id given.
-func (c *Client) Removed(ctx context.Context, id, after string) ([]session.RemovedView, error) {
-	return fetch[[]session.RemovedView](ctx, c, http.MethodGet, inside(id, "removed")+"?after="+url.QueryEscape(after), nil)
-}
-
 // Act decides about a member: stage, audience, mute, unmute, lower, kick, ban, unban, appoint, dismiss, admit, decline.
 func (c *Client) Act(ctx context.Context, id, peer, action, reason string) error {
 	return c.Do(ctx, http.MethodPost, inside(id, "members", peer, action), actionIn{Reason: reason}, nil)

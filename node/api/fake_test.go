@@ -104,8 +104,6 @@ func (f *fakeRoom) Mute(_ context.Context, muted bool) error { return f.did("mut
 func (f *fakeRoom) Leave(context.Context) error              { return f.did("leave") }
 func (f *fakeRoom) React(_ context.Context, kind int) error  { return f.did("react %d", kind) }
 
-func (f *fakeRoom) Transfer(_ context.Context, to peer.ID) error { return f.did("transfer %v", to) }
-
 func (f *fakeRoom) Invite(_ context.Context, t session.InviteTerms) (session.InviteView, error) {
 	return session.InviteView{ID: f.id.String(), Link: "balai:join#abc", Role: t.Role.String()}, f.did("invite %v %d %v", t.Role, t.Uses, t.ExpiresIn)
 }

@@ -131,7 +131,7 @@ func (h *handler) transfer(c *call, in transferIn) error {
 	if !ok {
 		return malformed("the peer is not a peer id")
 	}
-	return rm.Transfer(c.r.Context(), to)
+	return rm.Act(c.r.Context(), room.Transfer, to, "")
 }
 
 func (h *handler) ledger(c *call, _ none) ([]session.Decision, error) {

@@ -28,7 +28,7 @@ func TestWhatEachRouteDoes(t *testing.T) {
 		{"POST", "/lock", `{}`, 204, "lock  "},
 		{"POST", "/lock", `{"locked":true}`, 204, "lock  "},
 		{"POST", "/lock", `{"locked":false}`, 204, "unlock  "},
-		{"POST", "/transfer", `{"peer":"` + testPeer + `"}`, 204, "transfer " + testPeer},
+		{"POST", "/transfer", `{"peer":"` + testPeer + `"}`, 204, "transfer " + testPeer + " "},
 		{"POST", "/transfer", `{"peer":"me"}`, 400, ""},
 		{"PUT", "/relays/" + testPeer, "", 204, "vouch " + testPeer + " "},
 		{"DELETE", "/relays/" + testPeer, "", 204, "unvouch " + testPeer + " "},

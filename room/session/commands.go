@@ -32,9 +32,13 @@ type InviteTerms struct {
 }
 
 // Act appends a decision of mine about target: stage, audience, mute, unmute, lower, kick, ban, unban,
-// appoint, dismiss, admit, decline; or about the room (target empty): lock, unlock, end.
-// Errors: ErrForbidden, ErrUnknown, ErrOver, or that it could not be stored.
+// appoint, dismiss, admit, decline; or about the room (target empty): lock, unlock, end. A transfer hands the room to a
+// moderator, whose daemon countersigns: she has to be here, and I stay as a speaker.
+// Errors: ErrForbidden, ErrUnknown, ErrOver, that it could not be stored, or why there was no countersignature.
 func (s *Session) Act(ctx context.Context, kind room.Kind, target peer.ID, reason string) error {
+	if kind == room.Transfer {
+		return s.transfer(ctx, target)
+	}
 	return s.call(ctx, func() error { return s.act(kind, target, reason) })
 }
 
@@ -114,10 +118,4 @@ func (s *Session) Ledger(ctx context.Context) (d []Decision, err error) {
 // Leave says goodbye and ends the session; the room goes on.
 func (s *Session) Leave(ctx context.Context) error {
 	return s.call(ctx, func() error { return s.leave() })
-}
-
-// Transfer hands the room to a moderator, whose daemon countersigns: she has to be here. I stay as a speaker.
-// Errors: ErrForbidden, ErrUnknown, ErrOver, or why there was no countersignature.
-func (s *Session) Transfer(ctx context.Context, to peer.ID) error {
-	return s.transfer(ctx, to)
 }

@@ -24,14 +24,14 @@ func TestTransfer(t *testing.T) {
 		founder := host.id
 		ctx := context.Background()
 		old := host.invites(InviteTerms{Role: room.Listener})
-		if err := host.s.Transfer(ctx, l[0].id); !errors.Is(err, ErrForbidden) {
+		if err := host.s.Act(ctx, room.Transfer, l[0].id, ""); !errors.Is(err, ErrForbidden) {
 			t.Errorf("to a speaker: %v", err)
 		}
-		if err := mod.s.Transfer(ctx, l[0].id); !errors.Is(err, ErrForbidden) {
+		if err := mod.s.Act(ctx, room.Transfer, l[0].id, ""); !errors.Is(err, ErrForbidden) {
 			t.Errorf("by a moderator: %v", err)
 		}
 		for i := range 3 {
-			if err := host.s.Transfer(ctx, mod.id); err != nil {
+			if err := host.s.Act(ctx, room.Transfer, mod.id, ""); err != nil {
 				t.Fatalf("transfer %d: %v", i, err)
 			}
 			w.settle(host, mod, l[0], l[1])
@@ -59,7 +59,7 @@ func TestTransfer(t *testing.T) {
 			host, mod = mod, host
 		}
 		w.part(mod)
-		if err := host.s.Transfer(ctx, mod.id); err == nil {
+		if err := host.s.Act(ctx, room.Transfer, mod.id, ""); err == nil {
 			t.Error("handed over without an answer")
 		}
 	})
