@@ -81,8 +81,10 @@ func (f *flow) askBlock(r *remote, now time.Time) {
 	}
 }
 
+// wantBlock asks for the block over ctr: twice with askIn between, then each tick, for there is little time left.
 func (f *flow) wantBlock(r *remote, ctr uint32, now time.Time) {
-	if now.Sub(r.asked) < askIn {
+	again := ctr == r.askedFor
+	if since := now.Sub(r.asked); since < media.Tick || since < askIn && !(again && r.askedTwice) {
 		return
 	}
 	var parents []*linkState
@@ -98,7 +100,7 @@ func (f *flow) wantBlock(r *remote, ctr uint32, now time.Time) {
 	if len(parents) == 0 {
 		return
 	}
-	r.asked = now
+	r.asked, r.askedFor, r.askedTwice = now, ctr, again
 	r.asks++
 	parents[r.asks%len(parents)].tell(&wire.LinkRecord{Record: &wire.LinkRecord_Nack{Nack: &wire.Nack{Source: r.src.ID, Unsigned: []uint32{ctr}}}})
 }

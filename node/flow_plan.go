@@ -34,6 +34,9 @@ type remote struct {
 	told    uint32 // a frame that some peer holds and I do not, and since when I know
 	toldAt  time.Time
 
+	askedFor   uint32 // what was asked for last, and whether it was more than once
+	askedTwice bool
+
 	// Of its way to the feeds.
 	passed  media.Window
 	top     uint32      // the highest counter in passed
