@@ -25,6 +25,8 @@ type Entry struct {
 	Claim  func(nonce []byte, admitter peer.ID) []byte
 	Name   string
 	Change func(*wire.Claim) // the last word on the claim; nil: none
+
+	Handout *sframe.HandoutKey // of the process that asks; nil: a new one
 }
 
 // Honest is the entry that an honest newcomer with this invite would try.
@@ -66,7 +68,10 @@ func (p *Peer) Join(ctx context.Context, to peer.ID, e Entry) (*Member, error) {
 	if ch == nil {
 		return nil, fmt.Errorf("no challenge but %v", m)
 	}
-	handout := sframe.NewHandoutKey()
+	handout := e.Handout
+	if handout == nil {
+		handout = sframe.NewHandoutKey()
+	}
 	c, err := p.claim(e, to, ch.Nonce, handout)
 	if err != nil {
 		return nil, err

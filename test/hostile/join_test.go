@@ -174,6 +174,7 @@ func TestReplayedJoin(t *testing.T) {
 	}
 	var fresh []byte
 	e := f.Entry(p.ID())
+	e.Handout = m.Handout
 	make1 := e.Claim
 	e.Claim = func(nonce []byte, to peer.ID) []byte { fresh = make1(nonce, to); return fresh }
 	if _, err := tryJoin(t, p, host, e); err != nil {
