@@ -136,7 +136,7 @@ test('everyone hears every speaker through relays that are neither', async () =>
 // A recording with a piece of time missing tells of the machine and not of Balai: two cores that are too busy for three
 // browsers. Its best tenth
 // has to be the speech all the same; how good it sounds, the whole recordings tell. Another recording scores .02.
-const torn = 60 // ms
+const torn = 250 // ms; up to as much is told of whole ones too
 
 function check(all: Heard[]): void {
   for (const s of all) console.log(`${s.who} hears ${s.hears}: ${JSON.stringify({ ...s.score, lost_ms: s.lost })}`)
