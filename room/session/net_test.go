@@ -134,7 +134,12 @@ func (p *soul) listed() bool {
 
 const recordPrefix = "record of "
 
-func (q *ports) Record() []byte { return []byte(recordPrefix + q.id) }
+// Record is another after each move.
+func (q *ports) Record() []byte {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return []byte(recordPrefix + string(q.id) + q.moved)
+}
 
 func (q *ports) RecordOf(p peer.ID) []byte {
 	q.mu.Lock()
@@ -150,9 +155,13 @@ func (q *ports) Learn(record []byte, _ peer.ID) peer.ID {
 	if !ok {
 		return ""
 	}
+	id, moved, _ := strings.Cut(id, "#")
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.known[peer.ID(id)] = true
+	if moved != "" {
+		q.heardOf[peer.ID(id)] = "#" + moved
+	}
 	return peer.ID(id)
 }
 

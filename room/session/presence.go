@@ -39,6 +39,7 @@ type presence struct {
 	timeMs        int64     // of its last presence
 	beatMs        int64     // of its last beat
 	reactMs       int64     // of its last reaction
+	record        []byte    // its own peer record, as it told it last
 	instance      string
 	name          string
 	headline      string
@@ -218,7 +219,8 @@ func (s *Session) gotPresence(p peer.ID, m *wire.Presence, now time.Time) {
 			l.epochs = append(l.epochs, room.EpochID(id))
 		}
 	}
-	if len(m.Record) > 0 && fresh {
+	if len(m.Record) > 0 && !bytes.Equal(m.Record, l.record) {
+		l.record = m.Record // a new one tells of a reservation, or of another network
 		s.cfg.Ports.Learn(m.Record, p)
 	}
 	if fresh {

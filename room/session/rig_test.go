@@ -69,6 +69,8 @@ type soul struct {
 	full    bool // the disk takes no more
 	gate    map[peer.ID]bool
 	known   map[peer.ID]bool
+	moved   string             // part of its peer record: empty, or # and a word
+	heardOf map[peer.ID]string // the newest of those of others
 	hints   []peer.ID
 	seen    map[[32]byte]bool // gossip that pubsub saw
 	heard   int               // gossip that the session took
@@ -216,7 +218,7 @@ func (w *world) person(name string) *soul {
 
 // reset empties disk and memory.
 func (p *soul) reset() {
-	p.disk, p.known, p.seen = map[string][]byte{}, map[peer.ID]bool{}, map[[32]byte]bool{}
+	p.disk, p.known, p.heardOf, p.seen = map[string][]byte{}, map[peer.ID]bool{}, map[peer.ID]string{}, map[[32]byte]bool{}
 }
 
 func (w *world) people(names ...string) []*soul {

@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"balai/room"
+	"balai/room/election"
 	"balai/room/invite"
 	"balai/room/ledger"
 	"balai/room/sframe"
@@ -576,5 +577,27 @@ func TestReplayedClaim(t *testing.T) {
 		if err := say(s.hello(s.ctx, host.id)); !errors.Is(err, room.Replayed) {
 			t.Errorf("said by another: %v", err)
 		}
+	})
+}
+
+// Who moves to another network, or gets a reservation, has a new peer record: all learn it, though they know her.
+func TestNewRecord(t *testing.T) {
+	simulate(t, 1, func(t *testing.T, w *world) {
+		host, a, l := w.stage(1, 1)
+		a.mu.Lock()
+		a.gives = election.Ad{} // no relay: no offer tells of it
+		a.mu.Unlock()
+		w.settle(host, a, l[0])
+		w.after(2 * offerSoonest)
+		a.mu.Lock()
+		a.moved = "#elsewhere"
+		a.mu.Unlock()
+		w.within(2*presencePeriod, "the new record to be known", func() bool {
+			return !slices.ContainsFunc([]*soul{host, l[0]}, func(p *soul) bool {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				return p.heardOf[a.id] != "#elsewhere"
+			})
+		})
 	})
 }
