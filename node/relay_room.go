@@ -235,7 +235,7 @@ func (r *relayRoom) count(now time.Time) {
 // listeners are those who hear by me and are not in the ledger: nobody else counts them.
 func (r *relayRoom) listeners() (n uint32) {
 	for _, f := range r.plan.Feeds {
-		if (f.Mode == overlay.Single || f.Mode == overlay.Mirror) && !f.Direct && r.isGuest(f.Peer) {
+		if f.Counted && r.isGuest(f.Peer) {
 			n++
 		}
 	}

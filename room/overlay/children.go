@@ -14,6 +14,7 @@ import (
 // child is one that I forward to.
 type child struct {
 	mode   Mode
+	count  bool // it counts with me
 	since  time.Time
 	last   time.Time // last sign of life
 	prefix string
@@ -228,8 +229,8 @@ func (o *Overlay) feed(p peer.ID, f *wire.Feed) {
 		o.tellBusy(p) // it stays, silent
 		return
 	}
-	if k.mode != mode {
-		k.mode, o.plan = mode, nil
+	if k.mode != mode || k.count != f.GetCounted() {
+		k.mode, k.count, o.plan = mode, f.GetCounted(), nil
 	}
 }
 

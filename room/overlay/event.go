@@ -127,10 +127,11 @@ func (m Mode) active() bool { return m == Single || m == Mirror }
 
 // Feed is one peer that frames are forwarded to.
 type Feed struct {
-	Peer   peer.ID
-	Mode   Mode
-	Only   []peer.ID // nil: all speakers
-	Direct bool      // only frames that came on their speaker's own link, and my own: for the others of the core
+	Peer    peer.ID
+	Mode    Mode
+	Counted bool      // of all its parents, I am the one who counts it
+	Only    []peer.ID // nil: all speakers
+	Direct  bool      // only frames that came on their speaker's own link, and my own: for the others of the core
 }
 
 // Plan is what links and the media path shall do. It is read-only. Frames are taken from their speaker's own link and

@@ -186,6 +186,7 @@ func (o *Overlay) timers() {
 	o.tendChildren()
 	o.search()
 	o.balance()
+	o.tellFeeds()
 }
 
 func (o *Overlay) situation(s Situation) {

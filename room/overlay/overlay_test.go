@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 var simSeed = flag.Uint64("seed", 1, "seed of the simulations")
@@ -91,6 +93,27 @@ func TestTwoHundredHearEveryFrame(t *testing.T) {
 	if core != 3 {
 		t.Errorf("core of %d", core)
 	}
+	w.countedOnce()
+}
+
+// countedOnce fails for those below the core whom not exactly one parent counts.
+func (w *sim) countedOnce() {
+	w.t.Helper()
+	by := map[peer.ID]int{}
+	for _, n := range w.nodes {
+		if n.alive {
+			for _, f := range n.o.Plan().Feeds {
+				if f.Counted {
+					by[f.Peer]++
+				}
+			}
+		}
+	}
+	for _, n := range w.nodes {
+		if n.alive && !n.o.Plan().Core && by[n.id] != 1 {
+			w.t.Errorf("node %d counts with %d parents: %+v", n.i, by[n.id], n.o.Parents())
+		}
+	}
 }
 
 // A relay in use is killed at a random moment, a hundred times, and comes back as a new process some seconds later.
@@ -120,6 +143,8 @@ func TestRelayKilledAHundredTimes(t *testing.T) {
 		all = append(all, gap)
 		w.after(time.Duration(2000+w.rng.IntN(4000))*time.Millisecond, victim.start)
 	}
+	w.run(10 * time.Second)
+	w.countedOnce()
 	slices.Sort(all)
 	t.Logf("longest gap of anybody at a kill: median %v, p99 %v, most %v", all[50], all[98], all[99])
 }

@@ -18,6 +18,8 @@ type parent struct {
 	mode      Mode      // asked for, then granted
 
 	held    bool
+	counts  bool      // I count with it
+	told    feed      // what it knows of my wish
 	since   time.Time // held
 	active  time.Time // frames flow since
 	level   uint32
@@ -31,6 +33,12 @@ type parent struct {
 	pings   int
 	leaving time.Time // it said goodbye and serves until then
 	full    time.Time // it has no room for more than silence until then
+}
+
+// feed is what a child wants of a parent.
+type feed struct {
+	mode   Mode
+	counts bool
 }
 
 func (p *parent) suspect() bool { return !p.doubt.IsZero() || !p.leaving.IsZero() }
@@ -208,7 +216,7 @@ func (o *Overlay) admitted(id peer.ID, a *wire.JoinAnswer) {
 	delete(o.known, id)
 	o.root = time.Time{}
 	p.held, p.since, p.last, p.ticked = true, o.now, o.now, o.now
-	p.mode, p.level, p.path = mode, a.GetLevel(), path
+	p.mode, p.told, p.level, p.path = mode, feed{mode: mode}, a.GetLevel(), path
 	if mode.active() {
 		p.active = o.now
 	}
@@ -243,7 +251,8 @@ func (o *Overlay) redirected(id peer.ID, ads []*wire.Signed, lease *wire.Signed,
 	}
 	redirects := p.redirects
 	if p.held { // the answer to a change of feed
-		p.mode, p.full, o.plan = Warm, o.now.Add(retry), nil
+		p.mode, p.counts, p.full, o.plan = Warm, false, o.now.Add(retry), nil
+		p.told = feed{mode: Warm}
 	} else {
 		o.drop(id, false)
 		o.failure(id).next = o.now.Add(retry)
@@ -347,8 +356,8 @@ func (o *Overlay) balance() {
 	if len(flowing) > active && o.settled(flowing) {
 		slices.SortStableFunc(flowing, func(a, b peer.ID) int { return o.parents[a].active.Compare(o.parents[b].active) })
 		for _, id := range flowing[active:] {
-			o.parents[id].mode, o.plan = Warm, nil
-			o.tellFeed(id, Warm)
+			p := o.parents[id]
+			p.mode, p.counts, o.plan = Warm, false, nil
 			silent = append(silent, id)
 		}
 		flowing = flowing[:active]
@@ -415,11 +424,28 @@ func (o *Overlay) setMode(id peer.ID) {
 	if o.sit.OnStage {
 		p.mode = Mirror
 	}
-	o.tellFeed(id, p.mode)
 }
 
-func (o *Overlay) tellFeed(id peer.ID, m Mode) {
-	o.tell(id, &wire.LinkRecord{Record: &wire.LinkRecord_Feed{Feed: &wire.Feed{Mode: uint32(m)}}})
+// tellFeeds tells each parent what I want of it, when that is new. One of those that send counts me, as long as it sends:
+// people are counted where they hear, and for a while some hear from several.
+func (o *Overlay) tellFeeds() {
+	counted := false
+	for _, p := range o.parents {
+		counted = counted || p.counts
+	}
+	for _, id := range sorted(o.parents) {
+		p := o.parents[id]
+		if !p.held {
+			continue
+		}
+		if !counted && p.mode.active() {
+			p.counts, counted = true, true
+		}
+		if want := (feed{p.mode, p.counts}); want != p.told {
+			p.told = want
+			o.tell(id, &wire.LinkRecord{Record: &wire.LinkRecord_Feed{Feed: &wire.Feed{Mode: uint32(p.mode), Counted: p.counts}}})
+		}
+	}
 }
 
 // release leaves a parent politely.
@@ -431,52 +457,3 @@ func (o *Overlay) release(id peer.ID) {
 
 // rebase is to be called when parents, their levels or their paths changed.
 func (o *Overlay) rebase() { o.plan = nil }
-
-// level is 0 in the core, else one below the lowest parent; maxPath without any.
-func (o *Overlay) level() uint32 {
-	if o.top() {
-		return 0
-	}
-	level, any := uint32(0), false
-	for _, p := range o.parents {
-		if p.held {
-			level, any = max(level, p.level+1), true
-		}
-	}
-	if !any {
-		return maxPath
-	}
-	return min(level, maxPath)
-}
-
-// path leads from the core to me, by the parent whose frames I hear.
-func (o *Overlay) path() []Short {
-	if o.top() {
-		return []Short{o.short}
-	}
-	var best *parent
-	for _, id := range sorted(o.parents) {
-		p := o.parents[id]
-		if p.held && (best == nil || p.mode.active() && !p.suspect() && (!best.mode.active() || best.suspect())) {
-			best = p
-		}
-	}
-	if best == nil {
-		return []Short{o.short}
-	}
-	return append(slices.Clone(best.path[max(0, len(best.path)-maxPath+1):]), o.short)
-}
-
-// readPath checks a foreign path: of whole short ids, not too long, ending with the one who tells it.
-func readPath(in [][]byte, from peer.ID) (out []Short, ok bool) {
-	if len(in) == 0 || len(in) >= maxPath {
-		return nil, false
-	}
-	for _, b := range in {
-		if len(b) != len(Short{}) {
-			return nil, false
-		}
-		out = append(out, Short(b))
-	}
-	return out, out[len(out)-1] == shortOf(from)
-}

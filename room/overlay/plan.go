@@ -87,7 +87,7 @@ func (o *Overlay) uplinks() (up []peer.ID) {
 func (o *Overlay) drawFeeds(pl *Plan, links, dial map[peer.ID]bool) {
 	for _, p := range sorted(o.kids) {
 		links[p] = true
-		pl.Feeds = append(pl.Feeds, Feed{Peer: p, Mode: o.kids[p].mode})
+		pl.Feeds = append(pl.Feeds, Feed{Peer: p, Mode: o.kids[p].mode, Counted: o.kids[p].count})
 	}
 	for _, p := range sorted(o.helped) {
 		if o.kids[p] == nil || !o.kids[p].mode.active() {
@@ -101,4 +101,53 @@ func (o *Overlay) drawFeeds(pl *Plan, links, dial map[peer.ID]bool) {
 			o.drawCore(pl, p, links)
 		}
 	}
+}
+
+// level is 0 in the core, else one below the lowest parent; maxPath without any.
+func (o *Overlay) level() uint32 {
+	if o.top() {
+		return 0
+	}
+	level, any := uint32(0), false
+	for _, p := range o.parents {
+		if p.held {
+			level, any = max(level, p.level+1), true
+		}
+	}
+	if !any {
+		return maxPath
+	}
+	return min(level, maxPath)
+}
+
+// path leads from the core to me, by the parent whose frames I hear.
+func (o *Overlay) path() []Short {
+	if o.top() {
+		return []Short{o.short}
+	}
+	var best *parent
+	for _, id := range sorted(o.parents) {
+		p := o.parents[id]
+		if p.held && (best == nil || p.mode.active() && !p.suspect() && (!best.mode.active() || best.suspect())) {
+			best = p
+		}
+	}
+	if best == nil {
+		return []Short{o.short}
+	}
+	return append(slices.Clone(best.path[max(0, len(best.path)-maxPath+1):]), o.short)
+}
+
+// readPath checks a foreign path: of whole short ids, not too long, ending with the one who tells it.
+func readPath(in [][]byte, from peer.ID) (out []Short, ok bool) {
+	if len(in) == 0 || len(in) >= maxPath {
+		return nil, false
+	}
+	for _, b := range in {
+		if len(b) != len(Short{}) {
+			return nil, false
+		}
+		out = append(out, Short(b))
+	}
+	return out, out[len(out)-1] == shortOf(from)
 }

@@ -11,7 +11,6 @@ import (
 	"balai/identity"
 	"balai/room"
 	"balai/room/election"
-	"balai/room/overlay"
 	"balai/room/wire"
 )
 
@@ -239,7 +238,7 @@ func (s *Session) listenersBeyond() (n int) {
 // guestsHere counts those that hear by me and are not in the ledger.
 func (s *Session) guestsHere() (n int) {
 	for _, f := range s.carry.overlay.Plan().Feeds {
-		if (f.Mode == overlay.Single || f.Mode == overlay.Mirror) && !f.Direct && s.state.Role(f.Peer) == room.NoRole {
+		if f.Counted && s.state.Role(f.Peer) == room.NoRole {
 			n++
 		}
 	}

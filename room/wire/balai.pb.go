@@ -4865,6 +4865,7 @@ type Feed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Mode          uint32                 `protobuf:"varint,1,opt,name=mode,proto3" json:"mode,omitempty"`
 	Redundancy    uint32                 `protobuf:"varint,2,opt,name=redundancy,proto3" json:"redundancy,omitempty"`
+	Counted       bool                   `protobuf:"varint,3,opt,name=counted,proto3" json:"counted,omitempty"` // this parent counts the child among the listeners; no other does
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4911,6 +4912,13 @@ func (x *Feed) GetRedundancy() uint32 {
 		return x.Redundancy
 	}
 	return 0
+}
+
+func (x *Feed) GetCounted() bool {
+	if x != nil {
+		return x.Counted
+	}
+	return false
 }
 
 // DigestRecord carries a digest and, when they are new, the ops and sources that it speaks of.
@@ -5730,12 +5738,13 @@ const file_balai_proto_rawDesc = "" +
 	"\tLinkLeave\x12\x0e\n" +
 	"\x02as\x18\x01 \x01(\rR\x02as\x12\x19\n" +
 	"\bafter_ms\x18\x02 \x01(\rR\aafterMs\x12\"\n" +
-	"\x03ads\x18\x03 \x03(\v2\x10.balai.v1.SignedR\x03ads\":\n" +
+	"\x03ads\x18\x03 \x03(\v2\x10.balai.v1.SignedR\x03ads\"T\n" +
 	"\x04Feed\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\rR\x04mode\x12\x1e\n" +
 	"\n" +
 	"redundancy\x18\x02 \x01(\rR\n" +
-	"redundancy\"\x88\x01\n" +
+	"redundancy\x12\x18\n" +
+	"\acounted\x18\x03 \x01(\bR\acounted\"\x88\x01\n" +
 	"\fDigestRecord\x12(\n" +
 	"\x06digest\x18\x01 \x01(\v2\x10.balai.v1.SignedR\x06digest\x12\"\n" +
 	"\x03ops\x18\x02 \x03(\v2\x10.balai.v1.SignedR\x03ops\x12*\n" +
