@@ -342,11 +342,10 @@ func TestRelayOpenRoom(t *testing.T) {
 			soon(t, "the end of the link", p.over)
 		} else {
 			soon(t, "admission", p.admitted)
+			p.link.Tell(&wire.LinkRecord{Record: &wire.LinkRecord_Feed{Feed: &wire.Feed{Mode: uint32(overlay.Single), Counted: true}}})
 		}
 	}
-	if rep := a.say(&wire.RelayRequest{}); rep.Listeners != 1 {
-		t.Errorf("%d listeners whom the ledger does not name", rep.Listeners)
-	}
+	soon(t, "one listener whom the ledger does not name", func() bool { return a.say(&wire.RelayRequest{}).Listeners == 1 })
 }
 
 // A digest that names a revoked branch ends the links of those who came by it, and no pass of it is good any more.
