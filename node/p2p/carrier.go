@@ -301,7 +301,6 @@ func (h *Host) OpenLink(ctx context.Context, p peer.ID, roomID [32]byte, cfg Lin
 		defer h.wg.Done()
 		l.readLoop()
 	}()
-	h.spawn(l.sendLoop)
 	h.spawn(l.tellLoop)
 	return l, nil
 }
@@ -327,7 +326,16 @@ func (h *Host) newLink(s network.Stream, roomID [32]byte) *Link {
 	return l
 }
 
+// deliver is the courier, and, where it got stuck, that link's sender.
+func (h *Host) deliver() {
+	if l := h.courier.run(h.ctx, func(l *Link) { h.spawn(l.sendLoop) }); l != nil {
+		l.sendLoop()
+	}
+}
+
 func (h *Host) handleLinks() {
+	h.courier.init()
+	h.spawn(h.deliver)
 	h.host.Network().Notify(&network.NotifyBundle{
 		ConnectedF:    func(_ network.Network, c network.Conn) { h.links.connected(c); h.punch.pursue(c) },
 		DisconnectedF: func(_ network.Network, c network.Conn) { h.links.disconnected(c) },
@@ -377,7 +385,6 @@ func (h *Host) serveLink(s network.Stream) {
 	}
 	l.cfg.Store(cfg)
 	if l.hello(cfg.Sources) == nil {
-		h.spawn(l.sendLoop)
 		h.spawn(l.tellLoop)
 	} else {
 		_ = s.Reset()

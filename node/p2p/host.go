@@ -61,6 +61,7 @@ type Host struct {
 	memberGate *memberGate
 	streams    streamTable
 	links      linkTable
+	courier    courier
 	rendezvous *Rendezvous
 	relay      *relay.Relay
 	mdns       interface{ Close() error }

@@ -71,6 +71,8 @@ type Link struct {
 	sources []*wire.Signed
 
 	out     sendQueue
+	own     atomic.Bool // it has a sender of its own; else the courier serves it
+	listed  bool        // with the courier; under its mu
 	told    chan *wire.LinkRecord
 	wake    chan struct{} // told has something
 	writeMu sync.Mutex    // one writer on the stream
@@ -121,7 +123,15 @@ func (l *Link) Send(bundle []byte) bool {
 	if len(bundle) == 0 || len(bundle) > MaxBundle || bundle[0] != bundleMark {
 		return false
 	}
-	return l.out.push(bundle)
+	if !l.out.push(bundle) {
+		return false
+	}
+	if l.own.Load() {
+		l.out.signal()
+	} else if l.h.courier.enlist(l) {
+		l.h.spawn(l.h.deliver)
+	}
+	return true
 }
 
 // Tell sends a record on the link's stream, after those told before. It never blocks; when too many wait, the link ends.
@@ -243,8 +253,8 @@ func (l *Link) write(b []byte, within time.Duration) error {
 	return err
 }
 
-// sendLoop is the link's one sender: a datagram where there is a QUIC connection, else a frame on the
-// stream. It ends when the queue is closed, or with the connection when stuck in it.
+// sendLoop is the sender of a link that the courier does not serve: a datagram where there is a QUIC connection, else a
+// frame on the stream. It ends when the queue is closed, or with the connection when stuck in it.
 func (l *Link) sendLoop() {
 	var buf [binary.MaxVarintLen32 + MaxBundle]byte
 	for {
@@ -398,7 +408,6 @@ func (q *sendQueue) push(b []byte) bool {
 	q.lens[i] = copy(q.bufs[i][:], b)
 	q.n++
 	q.mu.Unlock()
-	q.signal()
 	return true
 }
 
@@ -409,24 +418,36 @@ func (q *sendQueue) signal() {
 	}
 }
 
+// take copies the oldest bundle into b; 0: there is none.
+func (q *sendQueue) take(b []byte) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed || q.n == 0 {
+		return 0
+	}
+	n := copy(b, q.bufs[q.head][:q.lens[q.head]])
+	q.head = (q.head + 1) % linkQueue
+	q.n--
+	return n
+}
+
 // pop waits for a bundle and copies the oldest into b; 0 when the queue is closed.
 func (q *sendQueue) pop(b []byte) int {
 	for {
-		q.mu.Lock()
-		switch {
-		case q.closed:
-			q.mu.Unlock()
-			return 0
-		case q.n > 0:
-			n := copy(b, q.bufs[q.head][:q.lens[q.head]])
-			q.head = (q.head + 1) % linkQueue
-			q.n--
-			q.mu.Unlock()
+		if n := q.take(b); n > 0 {
 			return n
 		}
-		q.mu.Unlock()
+		if q.isClosed() {
+			return 0
+		}
 		<-q.wake
 	}
+}
+
+func (q *sendQueue) isClosed() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.closed
 }
 
 func (q *sendQueue) close() {

@@ -1,0 +1,72 @@
+package p2p
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// The courier serves everybody, gives those who need it a sender of their own, and where it gets stuck another goes on.
+func TestCourier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		served := map[*Link]int{}
+		free := make(chan struct{})
+		a, b, jam, silent := &Link{}, &Link{}, &Link{}, &Link{}
+		var c courier
+		c.init()
+		c.send = func(l *Link, _ []byte) bool {
+			if l == jam {
+				<-free
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			served[l]++
+			return l != silent
+		}
+		var alone, stuck []*Link
+		run := func() {
+			l := c.run(ctx, func(l *Link) { alone = append(alone, l) })
+			mu.Lock()
+			defer mu.Unlock()
+			if l != nil {
+				stuck = append(stuck, l)
+			}
+		}
+		give := func(ls ...*Link) {
+			for _, l := range ls {
+				if !l.own.Load() && c.enlist(l) {
+					wg.Go(run)
+				}
+			}
+			synctest.Wait()
+		}
+		wg.Go(run)
+		give(a, silent, b)
+		give(a, silent, b)
+		if served[a] != 2 || served[b] != 2 || served[silent] != 1 || !slices.Equal(alone, []*Link{silent}) {
+			t.Errorf("served %d, %d, the silent one %d; %d alone", served[a], served[b], served[silent], len(alone))
+		}
+		give(a, jam, b)
+		if served[b] != 2 {
+			t.Error("b is served behind a jam")
+		}
+		time.Sleep(2 * courierStuck)
+		give(a)
+		if served[a] != 4 || served[b] != 3 || !jam.own.Load() {
+			t.Errorf("behind the jam: a %d, b %d, %v", served[a], served[b], jam.own.Load())
+		}
+		close(free)
+		give(jam, a)
+		cancel()
+		wg.Wait()
+		if served[a] != 5 || served[jam] != 1 || !slices.Equal(stuck, []*Link{jam}) {
+			t.Errorf("at the end: a %d, jam %d, %d stuck", served[a], served[jam], len(stuck))
+		}
+	})
+}
