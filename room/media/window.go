@@ -33,6 +33,13 @@ func (w *Window) Take(ctr uint32) bool {
 	return true
 }
 
+// Drop makes ctr fresh again, unless it is too old.
+func (w *Window) Drop(ctr uint32) {
+	if w.any && ctr <= w.top && w.top-ctr < WindowSize {
+		w.bits[ctr%WindowSize/64] &^= 1 << (ctr % 64)
+	}
+}
+
 func (w *Window) slide(ctr uint32) {
 	if !w.any || ctr-w.top >= WindowSize {
 		w.bits = [WindowSize / 64]uint64{}

@@ -395,3 +395,93 @@ func FuzzOpenGossip(f *testing.F) {
 		}
 	})
 }
+
+// What a link brought that lies is taken back: the true copy that comes after is the first, is heard, and mutes nobody.
+func TestDistrust(t *testing.T) {
+	x := newTrial(t)
+	var forged [][]byte
+	for range BlockFrames {
+		e := x.frame()
+		forged = append(forged, changed(e, len(e)-1))
+		x.v.Frame(forged[len(forged)-1], 66, true, x.now)
+	}
+	h, body := x.block()
+	next := x.frame()
+	x.v.Frame(changed(next, len(next)-1), 66, true, x.now)
+	if v := x.take(h, body); v.Bad != BlockFrames || !x.v.Muted(x.now) {
+		t.Fatalf("%+v", v)
+	}
+	bad := map[uint32]bool{}
+	x.v.Judged(func(via, ctr uint32, good bool) {
+		if via != 66 || good {
+			t.Errorf("link %d, good %v", via, good)
+		}
+		bad[ctr] = true
+	})
+	taken := 0
+	x.v.Distrust(66, func(uint32) { taken++ })
+	if len(bad) != BlockFrames || taken != BlockFrames+1 || x.v.Muted(x.now) {
+		t.Errorf("%d bad, %d taken back, muted %v", len(bad), taken, x.v.Muted(x.now))
+	}
+	if got := x.v.Doubted(changed(next, len(next)-1), 66, x.now); got != Pending {
+		t.Errorf("a copy by the liar: %v", got)
+	}
+	if got := x.v.Doubted(next, 66, x.now); got != Pending {
+		t.Errorf("a true copy by the liar: %v", got)
+	}
+	if got := x.v.Frame(next, 1, true, x.now); got != Pending {
+		t.Errorf("the true copy: %v", got)
+	}
+	if got := x.v.Frame(next, 2, true, x.now); got != Known {
+		t.Errorf("the same again: %v", got)
+	}
+	if got := x.v.Frame(forged[0], 66, true, x.now); got != Bad {
+		t.Errorf("the forgery again: %v", got)
+	}
+	if v := x.take(x.block()); v.Verified != 1 || v.Bad != 1 || x.v.Muted(x.now) {
+		t.Errorf("%+v, muted %v", v, x.v.Muted(x.now))
+	}
+}
+
+// However many copies a liar sends, they push out nothing that was heard.
+func TestDoubtedCopiesPushOutNothing(t *testing.T) {
+	x := newTrial(t)
+	for range BlockFrames {
+		x.v.Frame(x.frame(), 1, true, x.now)
+	}
+	h, body := x.block()
+	for i := range uint32(3 * keptFrames) {
+		x.v.Doubted(x.frameEntry(1000+i), 66, x.now)
+	}
+	x.v.Frame(x.frame(), 1, true, x.now)
+	if v := x.take(h, body); v.Verified != BlockFrames || x.v.Muted(x.now) {
+		t.Errorf("%+v, muted %v", v, x.v.Muted(x.now))
+	}
+}
+
+// A speaker who signs two blocks over some frames lies itself: no link is blamed.
+func TestForkedBlocks(t *testing.T) {
+	x := newTrial(t)
+	other := NewBlockSigner(speaker, x.b.sign)
+	for i := range BlockFrames {
+		e := x.frame()
+		x.v.Frame(e, 1, true, x.now)
+		if i > 0 {
+			e = changed(e, len(e)-1)
+		}
+		if err := other.Add(x.e.ID, e, x.now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	x.take(x.block())
+	h, body, err := other.Block(nil, x.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := x.take(h[:], body); !v.Forked || v.Bad != 0 || !x.v.Muted(x.now) {
+		t.Errorf("%+v, muted %v", v, x.v.Muted(x.now))
+	}
+	if v := x.take(h[:], body); !v.Repeated {
+		t.Errorf("%+v", v)
+	}
+}

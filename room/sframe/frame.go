@@ -218,6 +218,9 @@ func (o *Opener) Open(dst, header, body []byte, now time.Time) ([]byte, error) {
 	return dst, err
 }
 
+// Forget lets a counter be opened again: the frame at it was not its owner's.
+func (o *Opener) Forget(ctr uint32) { o.window.clear(ctr) }
+
 // keyFor is the key of the step in [mine-1, mine+14] that is congruent to nibble, or nil. It derives ahead on a copy.
 func (o *Opener) keyFor(h *heldEpoch, nibble byte, now time.Time) *frameKey {
 	mine := h.epoch.Step

@@ -34,6 +34,7 @@ type Verdict struct {
 	Bad      int
 	Via      uint32 // the link that one of the bad frames came by, if Bad > 0
 	Repeated bool   // this block was verified before; nothing else is set
+	Forked   bool   // its speaker signed another over some of its counters; nothing else is set
 }
 
 // BlockVerifier judges the frames of one remote source by its signature blocks, and tells when the source must be
@@ -91,19 +92,37 @@ func (v *BlockVerifier) Hold(n uint64, id EpochID) {
 // Frame records a frame that opened, or a second ciphertext at the counter of one that did: the whole entry as it
 // came by link via. Played tells whether it is heard unless the answer is Bad or Known.
 func (v *BlockVerifier) Frame(entry []byte, via uint32, played bool, now time.Time) Standing {
+	return v.take(entry, seen{via: via, played: played, first: true, at: now})
+}
+
+// Doubted records a copy by a link that is not trusted: it is not heard and not the first at its counter, whatever comes
+// after it, and only waits for its block.
+func (v *BlockVerifier) Doubted(entry []byte, via uint32, now time.Time) Standing {
+	return v.take(entry, seen{via: via, at: now})
+}
+
+func (v *BlockVerifier) take(entry []byte, f seen) Standing {
 	if checkHeader(entry, v.source) != nil {
 		return Bad
 	}
-	f := seen{claim: claim{uint24(entry[6:]), entryHash(entry)}, at: now, via: via, played: played, first: true, held: true}
+	f.claim, f.held = claim{uint24(entry[6:]), entryHash(entry)}, true
+	var same *seen
 	for i := range v.frames {
 		g := &v.frames[i]
 		if !g.held || g.ctr != f.ctr {
 			continue
 		}
 		if g.hash == f.hash {
+			same = g
+		}
+		f.first = f.first && !g.first
+	}
+	if same != nil {
+		if !f.first {
 			return Known
 		}
-		f.first = false
+		same.via, same.at, same.first, same.played = f.via, f.at, true, f.played && same.standing != Bad
+		return same.standing // only links without trust had brought it
 	}
 	for i := range v.blocks {
 		if decides, hash := v.blocks[i].claims(f.ctr); decides {
@@ -112,12 +131,26 @@ func (v *BlockVerifier) Frame(entry []byte, via uint32, played bool, now time.Ti
 		}
 	}
 	f.played = f.played && f.standing != Bad
-	if old := &v.frames[v.next]; old.unsigned() {
+	v.keep(f)
+	return f.standing
+}
+
+// keep lays f in the place of the oldest that was not heard, or has its block.
+func (v *BlockVerifier) keep(f seen) {
+	for range keptFrames {
+		if !v.frames[v.next].unsigned() {
+			break
+		}
+		v.next = (v.next + 1) % keptFrames
+	}
+	if v.frames[v.next].unsigned() {
+		if !f.played {
+			return
+		}
 		v.muted = true // pushed out before its block came: far more frames than a speaker makes
 	}
 	v.frames[v.next] = f
 	v.next = (v.next + 1) % keptFrames
-	return f.standing
 }
 
 func (f *seen) judge(hash *[hashLen]byte) {
@@ -149,9 +182,51 @@ func (v *BlockVerifier) Block(header, body []byte, oldest, now time.Time) (Verdi
 	if err := v.signed(header, body, b.epoch, now); err != nil {
 		return Verdict{}, err
 	}
+	forked := v.overlaps(&b)
 	v.blocks[v.nextB] = b
 	v.nextB = (v.nextB + 1) % keptBlocks
+	if forked {
+		v.muted = true
+		return Verdict{Forked: true}, nil
+	}
 	return v.decide(&b), nil
+}
+
+// overlaps tells whether another block is about some counters of b: a speaker signs each once.
+func (v *BlockVerifier) overlaps(b *block) bool {
+	for i := range v.blocks {
+		if k := &v.blocks[i]; k.n > 0 && b.first <= k.last && k.first <= b.last {
+			return true
+		}
+	}
+	return false
+}
+
+func (v *BlockVerifier) latest() *block { return &v.blocks[(v.nextB+keptBlocks-1)%keptBlocks] }
+
+// Judged tells of each copy that the latest block decides about, by which link it came and whether it is the speaker's.
+func (v *BlockVerifier) Judged(yield func(via, ctr uint32, good bool)) {
+	b := v.latest()
+	for i := range v.frames {
+		f := &v.frames[i]
+		if decides, _ := b.claims(f.ctr); decides && f.held && f.standing != Pending {
+			yield(f.via, f.ctr, f.standing == Verified)
+		}
+	}
+}
+
+// Distrust takes back what came first by a link that brought false copies and is not proved true: whoever brings such a
+// counter next brings the first copy, and the source is muted no more on its account. What no block has judged yet is
+// forgotten. It tells each counter.
+func (v *BlockVerifier) Distrust(via uint32, taken func(ctr uint32)) {
+	for i := range v.frames {
+		f := &v.frames[i]
+		if f.held && f.first && f.via == via && f.standing != Verified {
+			f.first, f.played, f.held = false, false, f.standing == Bad
+			taken(f.ctr)
+		}
+	}
+	v.muted = v.muted && v.deceived(v.latest())
 }
 
 // signed checks the signature against every epoch that the header may mean.

@@ -32,6 +32,12 @@ func (w *window) mark(ctr uint32) {
 	w.bits[ctr%replayWindow/64] |= 1 << (ctr % 64)
 }
 
+func (w *window) clear(ctr uint32) {
+	if w.any && ctr <= w.top && w.top-ctr < replayWindow {
+		w.bits[ctr%replayWindow/64] &^= 1 << (ctr % 64)
+	}
+}
+
 func (w *window) slide(ctr uint32) {
 	if !w.any || ctr-w.top >= replayWindow {
 		w.bits = [replayWindow / 64]uint64{}
