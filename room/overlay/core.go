@@ -109,7 +109,9 @@ func (o *Overlay) drawEquals(pl *Plan, links, dial map[peer.ID]bool) {
 // drawCore adds one of the core: each forwards to it what came from the speakers themselves.
 func (o *Overlay) drawCore(pl *Plan, p peer.ID, links map[peer.ID]bool) {
 	links[p] = true
-	pl.Parents = append(pl.Parents, p)
+	if !o.liar(p) {
+		pl.Parents = append(pl.Parents, p)
+	}
 	if k := o.kids[p]; k == nil || !k.mode.active() {
 		pl.Feeds = append(pl.Feeds, Feed{Peer: p, Mode: Mirror, Direct: true})
 	}

@@ -50,6 +50,13 @@ type Pulse struct {
 	Ahead time.Duration // by how much its newest frame is ahead of the newest that I hold
 }
 
+// Lied says that frames by Peer were not their speaker's. Until it is Proven that Peer was not deceived itself, another
+// parent shall send meanwhile.
+type Lied struct {
+	Peer   peer.ID
+	Proven bool
+}
+
 // Got is a record of the link's stream: Join, JoinAnswer, Redirect, Busy, LinkLeave, Feed or lease. Of a Join the session
 // says whether its sender belongs to the room: Refused is 0 when it does.
 type Got struct {
@@ -73,6 +80,7 @@ func (Leased) event()    {}
 func (Linked) event()    {}
 func (Unlinked) event()  {}
 func (Pulse) event()     {}
+func (Lied) event()      {}
 func (Got) event()       {}
 func (Found) event()     {}
 func (Load) event()      {}
@@ -101,7 +109,7 @@ type Learn struct {
 	Ads     []*election.Ad
 }
 
-// Dead says that a parent was given up: if it is in the core, the chair should hear of it.
+// Dead says that a parent was given up, silent or a liar: if it is in the core, the chair should hear of it.
 type Dead struct{ Peer peer.ID }
 
 func (Tell) action()  {}

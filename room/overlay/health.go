@@ -70,6 +70,9 @@ func (o *Overlay) health() {
 		} else {
 			p.behind = time.Time{}
 		}
+		if !p.lied.IsZero() && o.now.Sub(p.lied) >= demoteAfter {
+			p.lied, o.plan = time.Time{}, nil
+		}
 		silent := o.now.Sub(p.last)
 		switch {
 		case silent >= silenceLimit,
@@ -85,6 +88,33 @@ func (o *Overlay) health() {
 		}
 	}
 }
+
+// lied leaves a liar, in every role in which it brings frames. Of one that may be none it only lets another send.
+func (o *Overlay) lied(e *Lied) {
+	p := o.parents[e.Peer]
+	switch {
+	case e.Proven:
+	case p != nil && p.held:
+		p.lied, o.plan = o.now, nil
+		return
+	default:
+		return
+	}
+	if len(o.liars) >= maxKnown {
+		clear(o.liars)
+	}
+	o.liars[e.Peer], o.plan = o.now.Add(liarFor), nil
+	delete(o.helpers, e.Peer)
+	if p != nil {
+		o.bye(e.Peer, leaveChild, 0)
+		o.drop(e.Peer, true)
+	} else if o.peers[e.Peer] != nil {
+		o.out = append(o.out, Dead{e.Peer})
+	}
+}
+
+// liar tells whether p was proved one lately.
+func (o *Overlay) liar(p peer.ID) bool { return o.now.Before(o.liars[p]) }
 
 // outrun tells whether another parent holds newer frames than I got, so that p, whose frames should flow, is late.
 func (o *Overlay) outrun(id peer.ID, p *parent) bool {

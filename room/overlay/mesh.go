@@ -151,7 +151,7 @@ func (o *Overlay) seekHelp(p peer.ID, n *neighbour) {
 func (o *Overlay) third(p peer.ID, n *neighbour) peer.ID {
 	for _, t := range o.order(o.sit.People) {
 		m := o.mesh[t]
-		if t != p && m != nil && !m.since.IsZero() && slices.Contains(o.sit.Links[t], shortOf(p)) && !slices.Contains(n.tried, t) {
+		if t != p && !o.liar(t) && m != nil && !m.since.IsZero() && slices.Contains(o.sit.Links[t], shortOf(p)) && !slices.Contains(n.tried, t) {
 			return t
 		}
 	}

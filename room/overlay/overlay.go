@@ -54,6 +54,8 @@ const (
 	widenPercent  = 125 // of slots: room for those who lose another parent
 	openPerPrefix = 2   // one part in so many of the slots for one network's strangers
 	shedPart      = 10  // one child in ten a second
+	liarFor       = 10 * time.Minute
+	liarAlone     = 5 * time.Second // without any parent: a liar is better than silence
 )
 
 // Config is what an overlay starts from.
@@ -86,6 +88,7 @@ type Overlay struct {
 	peers   map[peer.ID]*equal    // the others of the core, while I am in it
 	hints   []hint
 	known   map[peer.ID]*failures
+	liars   map[peer.ID]time.Time // are no parents until then
 	found   []peer.ID
 
 	orphan  time.Time // without an active parent since; zero: not
@@ -118,7 +121,7 @@ func New(cfg Config) *Overlay {
 	return &Overlay{
 		cfg: cfg, short: identity.ShortID(cfg.Me), links: map[peer.ID]time.Time{}, pending: map[peer.ID]time.Time{}, waiting: map[peer.ID]time.Time{}, lookout: map[peer.ID]bool{},
 		parents: map[peer.ID]*parent{}, kids: map[peer.ID]*child{}, mesh: map[peer.ID]*neighbour{},
-		helpers: map[peer.ID]*helper{}, helped: map[peer.ID][]peer.ID{}, former: map[peer.ID]time.Time{}, peers: map[peer.ID]*equal{}, known: map[peer.ID]*failures{},
+		helpers: map[peer.ID]*helper{}, helped: map[peer.ID][]peer.ID{}, former: map[peer.ID]time.Time{}, peers: map[peer.ID]*equal{}, known: map[peer.ID]*failures{}, liars: map[peer.ID]time.Time{},
 	}
 }
 
@@ -136,6 +139,8 @@ func (o *Overlay) Step(e Event, now time.Time) []Action {
 		o.unlinked(e.Peer)
 	case Pulse:
 		o.pulse(&e)
+	case Lied:
+		o.lied(&e)
 	case Got:
 		o.got(&e)
 	case Found:

@@ -30,6 +30,7 @@ type parent struct {
 	ahead   time.Time // since when it has been ahead of what I hold by aheadLimit
 	behind  time.Time // since when another has been ahead of it
 	doubt   time.Time // suspect since
+	lied    time.Time // brought frames that were not their speaker's, perhaps deceived itself
 	pings   int
 	leaving time.Time // it said goodbye and serves until then
 	full    time.Time // it has no room for more than silence until then
@@ -41,7 +42,9 @@ type feed struct {
 	counts bool
 }
 
-func (p *parent) suspect() bool { return !p.doubt.IsZero() || !p.leaving.IsZero() }
+func (p *parent) suspect() bool {
+	return !p.doubt.IsZero() || !p.leaving.IsZero() || !p.lied.IsZero()
+}
 
 // good tells whether p counts: held, not suspect, and in the core where I have to be.
 func (o *Overlay) good(id peer.ID, p *parent) bool { return p.held && !p.suspect() && o.fit(id) }
@@ -148,6 +151,9 @@ func (o *Overlay) candidate() (id peer.ID, redirects uint32, ok bool) {
 
 func (o *Overlay) mayAsk(p peer.ID) bool {
 	if f := o.known[p]; f != nil && o.now.Before(f.next) {
+		return false
+	}
+	if o.liar(p) && (o.orphan.IsZero() || o.now.Sub(o.orphan) < liarAlone) {
 		return false
 	}
 	return p != o.cfg.Me && o.parents[p] == nil && o.kids[p] == nil && !o.removed(p)
