@@ -43,12 +43,13 @@ type player interface {
 	Play(slot int, f rtc.PlayFrame) error
 }
 
-// flowConfig is what a flow needs. Report, Pulse and Dead run on the flow's goroutine and must not block.
+// flowConfig is what a flow needs. Report, Pulse, Dead and Lied run on the flow's goroutine and must not block.
 type flowConfig struct {
 	Sign       func(domain string, body []byte) []byte // Ed25519 over domain || 0 || body
 	Report     func(session.Report)
 	Pulse      func(overlay.Pulse) // of every linked peer, at each of its heartbeats and at least once a second
 	Dead       func(mediaLink)     // a link on which nothing has been heard for quietDead
+	Lied       func(overlay.Lied)  // of a parent
 	Redundancy int                 // earlier frames sent with each frame even where no loss is seen, 0 to 3
 	Log        *slog.Logger
 	Now        func() time.Time
@@ -94,6 +95,7 @@ type flow struct {
 	latest  map[peer.ID]*linkState // the newest link of each peer
 	remotes map[uint32]*remote
 	relay   relay
+	bads    []toldBad
 	buried  time.Time // when bury last looked
 
 	// What heartbeats carry.
@@ -121,6 +123,7 @@ type flow struct {
 	entries [media.MaxEntries]media.Entry
 	primary [1][]byte
 	copies  [][]byte
+	bad     []uint32 // counters of frames that were passed on and should not have been
 }
 
 // input is a bundle of a link, a frame of a microphone, or a peer to ping.
@@ -147,6 +150,9 @@ func newFlow(cfg flowConfig) *flow {
 	}
 	if cfg.Dead == nil {
 		cfg.Dead = func(mediaLink) {}
+	}
+	if cfg.Lied == nil {
+		cfg.Lied = func(overlay.Lied) {}
 	}
 	if cfg.Pulse == nil {
 		cfg.Pulse = func(overlay.Pulse) {}

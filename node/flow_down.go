@@ -82,13 +82,22 @@ func (f *flow) frame(l *linkState, e *media.Entry, late time.Duration, hops uint
 		r.report.Refused++
 		return
 	}
+	if r.shuns(l.via, e.Ctr) {
+		if r.verify.Doubted(e.Raw, l.via, now) == sframe.Bad {
+			f.deceivedLate(l, r, e.Ctr, now)
+		}
+		return
+	}
 	err := sframe.ErrNoKey
 	if len(f.plan.Epochs) > 0 {
 		f.plain, err = r.opener.Open(f.plain[:0], e.Head, e.Body, now)
 	}
 	switch {
 	case err == sframe.ErrReplay, err == sframe.ErrNoKey && !r.passed.Fresh(e.Ctr):
-		r.verify.Frame(e.Raw, l.via, false, now) // a copy, or another ciphertext at this counter: the block decides
+		// A copy, or another ciphertext at this counter: the block decides.
+		if r.verify.Frame(e.Raw, l.via, false, now) == sframe.Bad {
+			f.deceivedLate(l, r, e.Ctr, now)
+		}
 		return
 	case err == sframe.ErrNoKey && f.relay.serves:
 		if l.peer == r.src.Peer {
@@ -111,8 +120,12 @@ func (f *flow) frame(l *linkState, e *media.Entry, late time.Duration, hops uint
 	}
 	play := f.audible(r, e, now) && err == nil
 	pass := f.passes(l, r, e, hops, now)
-	if r.verify.Frame(e.Raw, l.via, play || pass, now) == sframe.Bad {
+	switch r.verify.Frame(e.Raw, l.via, play || pass, now) {
+	case sframe.Bad:
 		r.report.Refused++
+		f.deceivedLate(l, r, e.Ctr, now)
+		return
+	case sframe.Known:
 		return
 	}
 	if pass {
@@ -131,13 +144,26 @@ func (f *flow) frame(l *linkState, e *media.Entry, late time.Duration, hops uint
 }
 
 // overtakes: while a speaker is heard on its own link, nobody else can have frames of it that are newer than that by more
-// than links differ. A relay that forges one cannot make the true ones look late.
+// than links differ, nor, ever, newer than its newest block and the time since by more than blocks come late. A relay that
+// forges one cannot make the true ones look late.
 func (r *remote) overtakes(l *linkState, ctr uint32, now time.Time) bool {
+	if l.peer == r.src.Peer {
+		return false
+	}
 	since := now.Sub(r.heardAt)
-	return l.peer != r.src.Peer && since < heardFresh && int64(ctr)-int64(r.heard) > int64((since+maxAge/2)/media.Tick)
+	return since < heardFresh && int64(ctr)-int64(r.heard) > int64((since+maxAge/2)/media.Tick) ||
+		!r.signedAt.IsZero() && int64(ctr)-r.wall(now) > int64(signedLead/media.Tick)
 }
 
-const heardFresh = time.Second
+// wall is where a speaker's counter is, by the block that came soonest after it was made.
+func (r *remote) wall(now time.Time) int64 {
+	return int64(r.signed) + int64(now.Sub(r.signedAt)/media.Tick)
+}
+
+const (
+	heardFresh = time.Second
+	signedLead = 2*maxDrift*media.Tick + maxAge/2 // a microphone's clock may go from one end of its drift to the other
+)
 
 // audible gives the source its slot, and tells whether it is to be played.
 func (f *flow) audible(r *remote, e *media.Entry, now time.Time) bool {
@@ -169,19 +195,32 @@ func (f *flow) block(l *linkState, e *media.Entry, hops uint8, now time.Time) {
 		r.report.Refused += uint64(v.Bad)
 		f.cfg.Log.Debug("frames that their speaker did not sign", "peer", r.src.Peer, "frames", v.Bad)
 	}
+	switch {
+	case v.Forked: // two blocks of one speaker over the same frames: no relay is to blame
+		r.closed, r.doubts = now.Add(badMemory), nil
+		f.cfg.Log.Debug("a speaker signs two blocks over the same frames", "peer", r.src.Peer)
+	case v.Bad > 0, len(r.doubts) > 0 && !v.Repeated:
+		f.judge(r, now)
+	}
 	if !v.Repeated {
-		f.unpoison(r, e)
+		f.unpoison(r, e, now)
 	}
 	if f.relay.serves {
 		f.relayBlock(l, r, e, v.Repeated, hops, now)
 	}
 }
 
-// unpoison: a frame that was not opened may have claimed any counter, and have made the true ones look old. A signed
+// unpoison learns from a block where the counter is: a frame that was not opened may have claimed any counter, and have made the true ones look old. A signed
 // block that lies far behind proves it.
-func (f *flow) unpoison(r *remote, e *media.Entry) {
+func (f *flow) unpoison(r *remote, e *media.Entry, now time.Time) {
 	_, last, err := sframe.BlockSpan(e.Head, e.Body)
-	if err != nil || r.top < last+media.WindowSize/2 {
+	if err != nil {
+		return
+	}
+	if r.signedAt.IsZero() || int64(last) > r.wall(now) {
+		r.signed, r.signedAt = last, now
+	}
+	if r.top < last+media.WindowSize/2 {
 		return
 	}
 	r.passed, r.top = media.Window{}, 0

@@ -158,6 +158,7 @@ func FuzzForward(f *testing.F) {
 	m.flow.addLink(parent)
 	m.turn()
 	f.Add([]byte{}, uint16(0), byte(0), false)
+	f.Add(bundleOf(1, badEntry(m.heads[0].Source, []uint32{1, 2, 3}), badEntry(0, nil)), uint16(0), byte(1), false)
 	f.Add([]byte{0x0A, 0, 1, 0, 0, 0, 0, 0}, uint16(12), byte(1), true)
 	f.Fuzz(func(t *testing.T, raw []byte, at uint16, bit byte, direct bool) {
 		from := m.flow.latest["parent"]

@@ -168,6 +168,7 @@ func (f *flow) tick(now time.Time) time.Duration {
 	}
 	f.beat(now)
 	f.bury(now)
+	f.tickBad(now)
 	f.settle(now)
 	busy := f.repeat != nil || f.signer != nil && f.signer.Pending() > 0
 	for _, r := range f.remotes {

@@ -21,18 +21,20 @@ type remote struct {
 	voice  voice
 	report session.SourceReport
 
-	any     bool
-	newest  uint32 // counter of the newest frame, and where it ended
-	end     uint32
-	dense   bool   // it followed on the one before without a gap
-	via     uint32 // the link that it came by, and the bundles missing there when it did
-	missing uint64
-	heard   uint32 // counter of the newest frame on its speaker's own link, and when it came
-	heardAt time.Time
-	asked   time.Time // for a block
-	asks    int
-	told    uint32 // a frame that some peer holds and I do not, and since when I know
-	toldAt  time.Time
+	any      bool
+	newest   uint32 // counter of the newest frame, and where it ended
+	end      uint32
+	dense    bool   // it followed on the one before without a gap
+	via      uint32 // the link that it came by, and the bundles missing there when it did
+	missing  uint64
+	heard    uint32 // counter of the newest frame on its speaker's own link, and when it came
+	heardAt  time.Time
+	signed   uint32 // the last counter of a block, and when that came
+	signedAt time.Time
+	asked    time.Time // for a block
+	asks     int
+	told     uint32 // a frame that some peer holds and I do not, and since when I know
+	toldAt   time.Time
 
 	askedFor   uint32 // what was asked for last, and whether it was more than once
 	askedTwice bool
@@ -45,6 +47,8 @@ type remote struct {
 	carried time.Time // when a frame last went on
 	direct  time.Time // when one last came by its speaker's own link
 	batch   uint64    // that its last one is in
+	closed  time.Time // its speaker lied: nothing is passed on until then
+	doubts  []doubt
 	hops    uint8
 }
 

@@ -194,6 +194,8 @@ func (f *flow) record(l *linkState, body []byte, now time.Time) {
 		if l.role {
 			f.answer(l, r.Nack, now)
 		}
+	case *wire.LinkRecord_Bad:
+		f.heardBad(l, r.Bad, now)
 	}
 }
 

@@ -81,7 +81,7 @@ func (f *flow) passes(l *linkState, r *remote, e *media.Entry, hops uint8, now t
 		return false
 	}
 	r.top = max(r.top, e.Ctr)
-	if !f.relay.serves || hops > maxHops {
+	if !f.relay.serves || hops > maxHops || now.Before(r.closed) {
 		return false
 	}
 	if l.peer == r.src.Peer {

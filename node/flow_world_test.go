@@ -58,6 +58,7 @@ type person struct {
 	pulses map[peer.ID]overlay.Pulse // the last of each peer
 	dead   []peer.ID                 // whose links were told dead
 	every  []overlay.Pulse
+	lies   []overlay.Lied // what was said of parents, so far
 }
 
 // ear remembers what was played.
@@ -127,7 +128,7 @@ func newWorld(t testing.TB, names ...string) *world {
 		}
 		p := &person{w: w, name: n, key: k, send: true, allowed: true, links: map[peer.ID]*wireLink{}, ear: &ear{heard: map[uint32][]string{}, slots: map[uint32]int{}}}
 		copy(p.salt[:], n)
-		p.flow = newFlow(flowConfig{Sign: k.Sign, Report: p.take, Pulse: p.pulse, Dead: p.bury, Log: slog.New(slog.DiscardHandler)})
+		p.flow = newFlow(flowConfig{Sign: k.Sign, Report: p.take, Pulse: p.pulse, Dead: p.bury, Lied: p.lied, Log: slog.New(slog.DiscardHandler)})
 		p.leg = p.flow.Attach()
 		p.leg.SetPlayer(p.ear)
 		w.people = append(w.people, p)
@@ -163,6 +164,15 @@ func (p *person) pulse(u overlay.Pulse) {
 }
 
 func (p *person) bury(l mediaLink) { p.mu.Lock(); p.dead = append(p.dead, l.Remote()); p.mu.Unlock() }
+
+func (p *person) lied(e overlay.Lied) { p.mu.Lock(); p.lies = append(p.lies, e); p.mu.Unlock() }
+
+// accused is what p said of its parents.
+func (p *person) accused() []overlay.Lied {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]overlay.Lied(nil), p.lies...)
+}
 
 func (p *person) buried() []peer.ID {
 	p.mu.Lock()

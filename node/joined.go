@@ -139,7 +139,10 @@ func (j *joined) run(cfg session.Config) error {
 	ctx, cancel := context.WithCancel(j.d.ctx)
 	j.cancel = cancel
 	j.s = session.New(cfg)
-	j.flow = newFlow(flowConfig{Sign: j.d.key.Sign, Report: j.takeReport, Pulse: func(p overlay.Pulse) { j.s.Link(p) }, Dead: j.links.dead, Log: j.d.log})
+	j.flow = newFlow(flowConfig{
+		Sign: j.d.key.Sign, Report: j.takeReport, Pulse: func(p overlay.Pulse) { j.s.Link(p) }, Dead: j.links.dead, Log: j.d.log,
+		Lied: func(e overlay.Lied) { go j.s.Link(e) }, // it waits for its turn
+	})
 	err := j.openTopics()
 	if err == nil {
 		err = j.d.put(j)

@@ -76,7 +76,10 @@ func newRelayRoom(c *relays, b *relayBook, by peer.ID, now time.Time) *relayRoom
 		c: c, id: b.id, by: by, began: now, in: make(chan func(time.Time), relayInbox), done: make(chan struct{}), pulses: map[peer.ID]overlay.Pulse{},
 		book: b, guests: map[peer.ID][]room.InviteID{}, overlay: overlay.New(overlay.Config{Me: c.key.ID(), Room: b.id}), lonely: now, unused: now,
 	}
-	r.flow = newFlow(flowConfig{Sign: c.key.Sign, Report: r.report, Pulse: r.pulse, Dead: func(l mediaLink) { r.links.dead(l) }, Log: c.log})
+	r.flow = newFlow(flowConfig{
+		Sign: c.key.Sign, Report: r.report, Pulse: r.pulse, Dead: func(l mediaLink) { r.links.dead(l) }, Log: c.log,
+		Lied: func(e overlay.Lied) { go r.post(func(now time.Time) { r.linkEvent(e, now) }) }, // it waits for its turn
+	})
 	r.links = &relayLinks{
 		host: c.host, id: b.id, flow: r.flow, max: maxRelayLinks, links: map[peer.ID]*relayLink{}, dials: map[peer.ID]*relayDial{},
 		event:  func(e overlay.Event) { r.post(func(now time.Time) { r.linkEvent(e, now) }) },
