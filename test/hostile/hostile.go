@@ -51,6 +51,7 @@ type Peer struct {
 	links   int             // media links that others opened here
 	tapping map[string]bool // connections
 	tapped  []Tapped
+	taps    func(Tapped) // takes them instead; nil: they are kept
 	wg      sync.WaitGroup
 	closing bool
 	news    chan struct{} // closed and made anew with each RPC heard

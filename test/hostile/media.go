@@ -25,6 +25,14 @@ func (p *Peer) Tap() {
 	}
 }
 
+// TapTo is Tap, but each datagram is given to heard instead, on the goroutine that reads its connection.
+func (p *Peer) TapTo(heard func(Tapped)) {
+	p.mu.Lock()
+	p.taps = heard
+	p.mu.Unlock()
+	p.Tap()
+}
+
 func (p *Peer) tap(c network.Conn) {
 	q, ok := quicOf(c)
 	if !ok {
@@ -47,8 +55,14 @@ func (p *Peer) keep(from peer.ID, q *quicgo.Conn) {
 			return
 		}
 		p.mu.Lock()
-		p.tapped = append(p.tapped, Tapped{from, time.Now(), b})
+		heard := p.taps
+		if heard == nil {
+			p.tapped = append(p.tapped, Tapped{from, time.Now(), b})
+		}
 		p.mu.Unlock()
+		if heard != nil {
+			heard(Tapped{from, time.Now(), b})
+		}
 	}
 }
 

@@ -164,7 +164,7 @@ func (l *liar) ping() {
 		seq := l.seq
 		l.mu.Unlock()
 		var b media.Builder
-		b.Begin(media.Bundle{Handle: k.handle, Seq: seq, SendMs: uint16(time.Since(l.start).Milliseconds())}, media.MaxBundle)
+		b.Begin(media.Bundle{Handle: k.handle, Seq: seq, SendMs: uint16(time.Now().UnixMilli())}, media.MaxBundle)
 		b.Add(media.AppendEntry(nil, &h, body))
 		_ = l.Datagram(p, b.Bytes()) // who has thrown the liar out hears nothing
 	}
@@ -330,7 +330,7 @@ func (l *liar) send(d *daemon, entries ...[]byte) {
 	seq := l.seq
 	l.mu.Unlock()
 	var b media.Builder
-	b.Begin(media.Bundle{Handle: k.handle, Seq: seq, SendMs: uint16(time.Since(l.start).Milliseconds())}, media.MaxBundle)
+	b.Begin(media.Bundle{Handle: k.handle, Seq: seq, SendMs: uint16(time.Now().UnixMilli())}, media.MaxBundle)
 	for _, e := range entries {
 		if !b.Add(e) {
 			l.t.Fatal("too much for one bundle")

@@ -27,9 +27,11 @@ type rogue struct {
 	*liar
 	record []byte // told as its own peer record; nil: where it is
 	mu     sync.Mutex
-	kids   map[peer.ID]*link // newest
-	asked  map[peer.ID]int   // JOINs
-	left   map[peer.ID]int   // goodbyes of children
+	kids   map[peer.ID]*link        // newest
+	asked  map[peer.ID]int          // JOINs
+	left   map[peer.ID]int          // goodbyes of children
+	modes  map[peer.ID]uint32       // what children want
+	ads    map[peer.ID]*wire.Signed // that they showed
 	others map[peer.ID][]*wire.LinkRecord
 	answer func(from peer.ID, n int) []*wire.LinkRecord // to the nth JOIN, from 1; nil: ADMIT
 	beat   func(to peer.ID, h *wire.LinkHeartbeat)      // the last word on a heartbeat; nil: none
@@ -44,7 +46,7 @@ func newRogue(t *testing.T, with func(*rogue), by string, at ...*daemon) *rogue 
 // newRogueAs is one with that key; nil: a new one.
 func newRogueAs(t *testing.T, key *identity.Key, with func(*rogue), by string, at ...*daemon) *rogue {
 	t.Helper()
-	r := &rogue{kids: map[peer.ID]*link{}, asked: map[peer.ID]int{}, left: map[peer.ID]int{}, others: map[peer.ID][]*wire.LinkRecord{}}
+	r := &rogue{kids: map[peer.ID]*link{}, asked: map[peer.ID]int{}, left: map[peer.ID]int{}, others: map[peer.ID][]*wire.LinkRecord{}, modes: map[peer.ID]uint32{}, ads: map[peer.ID]*wire.Signed{}}
 	newLiarAs(t, key, func(l *liar) {
 		r.liar, l.deaf = l, true
 		if with != nil {
@@ -91,14 +93,18 @@ func (r *rogue) hear(from peer.ID, rec *wire.LinkRecord) {
 	switch m := rec.GetRecord().(type) {
 	case *wire.LinkRecord_Join:
 		r.asked[from]++
+		r.modes[from], r.ads[from] = m.Join.Mode, m.Join.Ad
 		if r.answer != nil {
 			out = r.answer(from, r.asked[from])
 		}
 		if out == nil {
 			out = []*wire.LinkRecord{admit(m.Join.Mode, 0, shortOfID(r.ID()))}
 		}
+	case *wire.LinkRecord_Feed:
+		r.modes[from] = m.Feed.Mode
 	case *wire.LinkRecord_Leave:
 		if m.Leave.As == 2 {
+			delete(r.modes, from)
 			r.left[from]++
 		}
 	case *wire.LinkRecord_Admit, *wire.LinkRecord_Redirect, *wire.LinkRecord_Busy, *wire.LinkRecord_Close:
@@ -206,11 +212,17 @@ func recordBundle(handle uint32, seq uint16, rec *wire.LinkRecord) []byte {
 // SHA-256(room || own peer || peer).
 func askedFirst(t *testing.T, id string, listener peer.ID, others ...peer.ID) *identity.Key {
 	t.Helper()
+	return askedFirstBy(t, id, []peer.ID{listener}, others...)
+}
+
+// askedFirstBy is askedFirst by several.
+func askedFirstBy(t *testing.T, id string, listeners []peer.ID, others ...peer.ID) *identity.Key {
+	t.Helper()
 	r, err := room.ParseID(id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	place := func(p peer.ID) string {
+	place := func(listener, p peer.ID) string {
 		h := sha256.Sum256(slices.Concat(r[:], []byte(listener), []byte(p)))
 		return string(h[:])
 	}
@@ -219,7 +231,9 @@ func askedFirst(t *testing.T, id string, listener peer.ID, others ...peer.ID) *i
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !slices.ContainsFunc(others, func(p peer.ID) bool { return place(p) < place(k.ID()) }) {
+		if !slices.ContainsFunc(listeners, func(l peer.ID) bool {
+			return slices.ContainsFunc(others, func(p peer.ID) bool { return place(l, p) < place(l, k.ID()) })
+		}) {
 			return k
 		}
 	}
