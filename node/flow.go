@@ -114,6 +114,8 @@ type flow struct {
 	upKbps  uint32
 	vias    uint32
 
+	behindVia map[uint32]peer.ID // whose links these are, or lately were: who closes one has still brought what it brought
+
 	// Reused for each bundle.
 	head    [media.HeaderLen]byte
 	body    []byte
@@ -160,7 +162,7 @@ func newFlow(cfg flowConfig) *flow {
 	f := &flow{
 		cfg: cfg, in: make(chan input, flowQueue), calls: make(chan func()), woken: make(chan struct{}, 1),
 		stop: make(chan struct{}), done: make(chan struct{}),
-		links: map[mediaLink]*linkState{}, latest: map[peer.ID]*linkState{}, remotes: map[uint32]*remote{},
+		links: map[mediaLink]*linkState{}, latest: map[peer.ID]*linkState{}, behindVia: map[uint32]peer.ID{}, remotes: map[uint32]*remote{},
 		body: make([]byte, 0, media.MaxBundle), entry: make([]byte, 0, media.MaxBundle), plain: make([]byte, 0, media.MaxBundle),
 	}
 	f.born = cfg.Now()

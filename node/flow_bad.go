@@ -25,7 +25,6 @@ const (
 
 // doubt is about a parent that brought frames of a source which their speaker did not sign: it lies, or was lied to.
 type doubt struct {
-	via     uint32
 	peer    peer.ID
 	at      time.Time // the last of them was found false
 	since   time.Time // the first that it has not excused was; zero: none
@@ -44,9 +43,9 @@ type toldBad struct {
 	left   int
 }
 
-func (r *remote) doubtOf(via uint32) *doubt {
+func (r *remote) doubtOf(p peer.ID) *doubt {
 	for i := range r.doubts {
-		if r.doubts[i].via == via {
+		if r.doubts[i].peer == p {
 			return &r.doubts[i]
 		}
 	}
@@ -54,71 +53,65 @@ func (r *remote) doubtOf(via uint32) *doubt {
 }
 
 // doubtAbout is doubtOf, or a new one.
-func (r *remote) doubtAbout(l *linkState) *doubt {
-	if d := r.doubtOf(l.via); d != nil {
+func (r *remote) doubtAbout(p peer.ID) *doubt {
+	if d := r.doubtOf(p); d != nil {
 		return d
 	}
 	if len(r.doubts) == maxDoubts {
 		r.doubts = slices.Delete(r.doubts, 0, 1)
 	}
-	r.doubts = append(r.doubts, doubt{via: l.via, peer: l.peer})
+	r.doubts = append(r.doubts, doubt{peer: p})
 	return &r.doubts[len(r.doubts)-1]
 }
 
-// shuns tells whether a frame by that link is neither played nor passed on: the link is not trusted, or says so itself.
-func (r *remote) shuns(via, ctr uint32) bool {
-	d := r.doubtOf(via)
+// shuns tells whether a frame by p is neither played nor passed on: p is not trusted, or says so itself.
+func (r *remote) shuns(p peer.ID, ctr uint32) bool {
+	d := r.doubtOf(p)
 	return d != nil && (d.shunned || d.excused > 0 && slices.Contains(d.said, ctr))
 }
 
 // judge looks at whom the block that has just verified proves false, and true.
 func (f *flow) judge(r *remote, now time.Time) {
 	f.bad = f.bad[:0]
-	liars, honest := map[uint32]uint32{}, map[uint32]bool{}
+	liars, honest := map[peer.ID]uint32{}, map[peer.ID]bool{}
 	r.verify.Judged(func(via, ctr uint32, good bool) {
+		p := f.behindVia[via]
 		if good {
-			honest[via] = true
+			honest[p] = true
 			return
 		}
 		f.bad = append(f.bad, ctr)
-		if c, ok := liars[via]; !ok || ctr < c {
-			liars[via] = ctr
+		if c, ok := liars[p]; !ok || ctr < c {
+			liars[p] = ctr
 		}
 	})
-	for via, ctr := range liars {
-		for _, l := range f.links {
-			if l.via == via {
-				f.deceived(l, r, ctr, now)
-			}
+	for p, ctr := range liars {
+		if p != "" {
+			f.deceived(p, r, ctr, now)
 		}
 	}
 	for i := range r.doubts {
 		d := &r.doubts[i]
-		if _, lied := liars[d.via]; !lied && honest[d.via] && d.since.IsZero() {
+		if _, lied := liars[d.peer]; !lied && honest[d.peer] && d.since.IsZero() {
 			d.shunned = false
 		}
 	}
 	f.tellBad(r, now)
 }
 
-// deceived takes back what l brought of a source, for a frame of it is false. The speaker's own link lies for the speaker:
+// deceived takes back what p brought of a source, for a frame of it is false. The speaker's own link lies for the speaker:
 // nobody else is to blame. A parent is left if it does not say in time that it was deceived too.
-func (f *flow) deceived(l *linkState, r *remote, ctr uint32, now time.Time) {
-	if l.peer == r.src.Peer {
+func (f *flow) deceived(p peer.ID, r *remote, ctr uint32, now time.Time) {
+	if p == r.src.Peer {
 		r.closed = now.Add(badMemory)
-		f.withdraw(r, l.peer)
+		f.withdraw(r, p)
 		return
 	}
-	d := r.doubtAbout(l)
+	d := r.doubtAbout(p)
 	if !d.shunned {
 		d.shunned = true
-		f.withdraw(r, l.peer)
-		r.verify.Distrust(l.via, func(ctr uint32) {
-			r.opener.Forget(ctr)
-			r.passed.Drop(ctr)
-			f.bad = append(f.bad, ctr)
-		})
-		r.any = false
+		f.withdraw(r, p)
+		f.distrust(r, p)
 	}
 	d.at = now
 	if d.since.IsZero() {
@@ -129,13 +122,27 @@ func (f *flow) deceived(l *linkState, r *remote, ctr uint32, now time.Time) {
 	}
 }
 
+func (f *flow) distrust(r *remote, p peer.ID) {
+	for via, by := range f.behindVia {
+		if by != p {
+			continue
+		}
+		r.verify.Distrust(via, func(ctr uint32) {
+			r.opener.Forget(ctr)
+			r.passed.Drop(ctr)
+			f.bad = append(f.bad, ctr)
+		})
+	}
+	r.any = false
+}
+
 // deceivedLate is deceived by a frame whose block was here before it: nobody hears it.
 func (f *flow) deceivedLate(l *linkState, r *remote, ctr uint32, now time.Time) {
-	if d := r.doubtOf(l.via); l.peer == r.src.Peer || d != nil && slices.Contains(d.said, ctr) {
+	if d := r.doubtOf(l.peer); l.peer == r.src.Peer || d != nil && slices.Contains(d.said, ctr) {
 		return
 	}
 	f.bad = f.bad[:0]
-	f.deceived(l, r, ctr, now)
+	f.deceived(l.peer, r, ctr, now)
 	f.tellBad(r, now)
 }
 
@@ -175,7 +182,7 @@ func (f *flow) heardBad(l *linkState, b *wire.Bad, now time.Time) {
 	if r == nil || !l.parent || l.peer == r.src.Peer {
 		return
 	}
-	d := r.doubtAbout(l)
+	d := r.doubtAbout(l.peer)
 	ctrs := b.GetCtrs()
 	d.saidAt = now
 	for _, ctr := range ctrs[:min(len(ctrs), maxBad)] {

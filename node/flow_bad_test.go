@@ -112,6 +112,8 @@ type lie struct {
 	both     bool          // sends her own frame after the forged one
 	pauses   time.Duration // of honesty, between lies as long
 	late     bool          // forges what a block has settled
+	reopens  bool          // has its link closed and opened all the time
+	junk     bool          // adds blocks that nobody signed, and old ones
 }
 
 // tell makes mal lie.
@@ -119,6 +121,7 @@ func (g *grove) tell(y lie) {
 	ana, mal, rob := g.p["ana"], g.p["mal"], g.p["rob"]
 	began := time.Now()
 	var ctrs []uint32
+	var old [][]byte // blocks
 	g.onWire(func(from, to *person, b []byte) [][]byte {
 		if from != mal || to != rob || y.pauses > 0 && time.Since(began)/y.pauses%2 == 1 {
 			return [][]byte{b}
@@ -134,6 +137,7 @@ func (g *grove) tell(y lie) {
 				continue
 			}
 			if e.Kind == media.Block {
+				old = append(old, slices.Clone(e.Raw))
 				if !y.noBlocks {
 					out = append(out, slices.Clone(e.Raw))
 				}
@@ -148,6 +152,10 @@ func (g *grove) tell(y lie) {
 				ctrs = nil
 				continue
 			}
+			if y.junk && time.Since(began) < time.Second+137*time.Millisecond {
+				out = append(out, slices.Clone(e.Raw))
+				continue
+			}
 			ctrs = append(ctrs, e.Ctr)
 			if !y.late {
 				out = append(out, g.forge(ana, e.Ctr, "forged"))
@@ -157,6 +165,14 @@ func (g *grove) tell(y lie) {
 			}
 			if y.both {
 				after = append(after, slices.Clone(e.Raw))
+			}
+		}
+		if n := len(old); y.junk && n > 0 {
+			after = append(after, old[int(u.Seq)%n])
+			for i := range 4 {
+				unsigned := slices.Clone(old[n-1])
+				unsigned[len(unsigned)-1-(4*int(u.Seq)+i)%64] ^= 1
+				after = append(after, unsigned)
 			}
 		}
 		var w media.Builder
@@ -195,7 +211,7 @@ func TestBadParentIsLeft(t *testing.T) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			bubbleOf(t, groveNames, func(w *world, p map[string]*person) {
 				r := rand.New(rand.NewPCG(seed, 36))
-				y := lie{noBlocks: r.IntN(4) == 0, both: r.IntN(2) == 0}
+				y := lie{noBlocks: r.IntN(4) == 0, both: r.IntN(2) == 0, junk: r.IntN(4) == 0}
 				if r.IntN(3) == 0 {
 					y.ahead = uint32(1 + r.IntN(400))
 				}
@@ -213,7 +229,7 @@ func TestBadParentIsLeft(t *testing.T) {
 					h.gap = 0
 				}
 				g.tell(y)
-				for range 150 {
+				for range 250 {
 					g.turn()
 				}
 				if !g.left() {
@@ -235,7 +251,7 @@ func TestBadParentIsLeft(t *testing.T) {
 // A liar that says each time that it was deceived itself is left too, and so is one that lies by halves; those below keep
 // their honest parents.
 func TestBadExcusesEnd(t *testing.T) {
-	for _, y := range []lie{{bad: true}, {bad: true, pauses: 300 * time.Millisecond}, {pauses: 300 * time.Millisecond}, {bad: true, both: true}, {late: true}} {
+	for _, y := range []lie{{bad: true}, {bad: true, pauses: 300 * time.Millisecond}, {pauses: 300 * time.Millisecond}, {bad: true, both: true}, {late: true}, {reopens: true}, {bad: true, reopens: true}} {
 		t.Run(strings.Trim(fmt.Sprintf("%+v", y), "{}"), func(t *testing.T) {
 			bubbleOf(t, groveNames, func(w *world, p map[string]*person) {
 				g := newGrove(w, p)
@@ -244,7 +260,11 @@ func TestBadExcusesEnd(t *testing.T) {
 				}
 				g.tell(y)
 				at := time.Now()
-				for range 500 {
+				for i := range 500 {
+					if l := p["rob"].links[p["mal"].key.ID()]; y.reopens && i%7 == 6 {
+						p["rob"].flow.RemoveLink(l)
+						p["rob"].flow.AddLink(l)
+					}
 					if g.turn(); g.left() {
 						break
 					}

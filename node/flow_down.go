@@ -82,7 +82,7 @@ func (f *flow) frame(l *linkState, e *media.Entry, late time.Duration, hops uint
 		r.report.Refused++
 		return
 	}
-	if r.shuns(l.via, e.Ctr) {
+	if r.shuns(l.peer, e.Ctr) {
 		if r.verify.Doubted(e.Raw, l.via, now) == sframe.Bad {
 			f.deceivedLate(l, r, e.Ctr, now)
 		}
@@ -186,7 +186,14 @@ func (f *flow) block(l *linkState, e *media.Entry, hops uint8, now time.Time) {
 	if r == nil {
 		return
 	}
+	if l.peer != r.src.Peer && !l.mayJudge(now) {
+		r.report.Refused++
+		return
+	}
 	v, err := r.verify.Block(e.Head, e.Body, time.Time{}, now)
+	if err == sframe.ErrForged || err == nil && v == (sframe.Verdict{}) {
+		l.useless++
+	}
 	if err != nil {
 		r.report.Refused++
 		return

@@ -20,6 +20,7 @@ const (
 	lossWindow   = 2 * time.Second
 	askIn        = 3 * media.Tick // between two requests for a block
 	maxAnswers   = 25             // pongs, blocks and frames sent to one peer in a second on request
+	maxUseless   = 6              // blocks of a peer in a second that nothing follows from
 	maxAskRTT    = 200 * time.Millisecond
 	maxAskFrames = maxGap
 	keptBlocks   = 8                     // of each source, for those who ask
@@ -79,6 +80,9 @@ type linkState struct {
 	best     time.Duration
 	answerAt time.Time
 	answers  int
+
+	uselessAt time.Time
+	useless   int // blocks that cost a signature and judged nothing, in this second
 }
 
 // heard counts a bundle and tells how much later it came than the quickest of the last seconds.
@@ -149,6 +153,14 @@ func (l *linkState) mayAnswer(now time.Time) bool {
 	}
 	l.answers++
 	return l.answers <= maxAnswers
+}
+
+// mayJudge limits what blocks by a link that are forged, or old, may cost: those by others are still verified.
+func (l *linkState) mayJudge(now time.Time) bool {
+	if now.Sub(l.uselessAt) >= time.Second {
+		l.uselessAt, l.useless = now, 0
+	}
+	return l.useless < maxUseless
 }
 
 func (l *linkState) report() session.LinkReport {

@@ -235,8 +235,28 @@ func (r *remote) follow(e *media.Entry, l *linkState, now time.Time) (lost uint1
 // addLink takes l into use; the newest link to a peer carries what is sent.
 func (f *flow) addLink(l mediaLink) {
 	f.vias++
+	if len(f.behindVia) > len(f.links)+maxGone {
+		delete(f.behindVia, f.oldestGone())
+	}
+	f.behindVia[f.vias] = l.Remote()
 	f.links[l] = &linkState{link: l, peer: l.Remote(), via: f.vias, alive: f.cfg.Now()}
 	f.roles()
+}
+
+// maxGone is how many links are remembered that have ended.
+const maxGone = 64
+
+func (f *flow) oldestGone() (oldest uint32) {
+	held := map[uint32]bool{}
+	for _, l := range f.links {
+		held[l.via] = true
+	}
+	for via := range f.behindVia {
+		if !held[via] && (oldest == 0 || via < oldest) {
+			oldest = via
+		}
+	}
+	return oldest
 }
 
 func (f *flow) dropLink(l mediaLink) {

@@ -100,7 +100,7 @@ func (x *forger) word(e *media.Entry) []byte {
 // it comes again until that is so.
 func (p *play) enterBelow(t *testing.T, d *daemon, link, parent string) {
 	t.Helper()
-	for range 12 {
+	for range 30 {
 		d.enter(link)
 		var since time.Time
 		for end := time.Now().Add(15 * time.Second); time.Now().Before(end); pause(t, 100*time.Millisecond) {
