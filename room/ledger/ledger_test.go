@@ -311,6 +311,47 @@ func TestForkUnderACut(t *testing.T) {
 	}
 }
 
+// Two branches as long as each other, deep in a chain that takes many replies, and a third that is shorter: sync alone brings
+// everybody all of them.
+func TestSyncOverForks(t *testing.T) {
+	r := newRig(t, open1, "mod", "ana", "bo")
+	r.about("host", room.Appoint, "mod")
+	r.all()
+	for range 40 {
+		r.draft("mod", room.Op{Kind: room.Lock})
+	}
+	r.all()
+	base := r.next("mod", room.Op{Kind: room.Unlock})
+	branch := func(n int, at string) {
+		for i, op := 0, base; i < n; i++ {
+			op.Beat = uint64(n)
+			s := r.forge("mod", op)
+			r.add(at, s)
+			op.Seq, op.Prev = op.Seq+1, IDOf(s)
+		}
+	}
+	branch(3, "ana")
+	branch(4, "ana")
+	branch(2, "bo")
+	for range 2 { // the one has two that are longer, the other one that is shorter
+		r.meet("ana", "bo")
+	}
+	for _, n := range []string{"ana", "bo"} {
+		if f := r.logs[n].Forks(); len(f) != 1 || len(f[0].Ops) != 3 {
+			t.Fatalf("%s: %+v", n, f)
+		}
+	}
+	r.all()
+	base = r.next("host", room.Op{Kind: room.Lock})
+	r.add("ana", r.forge("host", base))
+	base.Kind = room.Unlock
+	r.add("bo", r.forge("host", base))
+	r.meet("ana", "bo")
+	if f := r.logs["bo"].Forks(); len(f) != 2 {
+		t.Fatalf("of equal length: %+v", f)
+	}
+}
+
 // A chain with very many branches, different ones told to different people, does not keep the host's cut from
 // being linked anywhere.
 func TestManyBranchesDoNotStopACut(t *testing.T) {

@@ -5,9 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -120,8 +122,8 @@ func (r *rig) add(name string, ops ...*wire.Signed) []Verdict { return r.logs[na
 func (r *rig) meet(a, b string) {
 	r.t.Helper()
 	for i := 0; ; i++ {
-		x, moreX := r.logs[a].Since(r.logs[b].Heads(), 3)
-		y, moreY := r.logs[b].Since(r.logs[a].Heads(), 3)
+		x, moreX := r.logs[a].Since(r.logs[b].Locator(), 5)
+		y, moreY := r.logs[b].Since(r.logs[a].Locator(), 5)
 		r.add(b, x...)
 		r.add(a, y...)
 		if !moreX && !moreY {
@@ -137,7 +139,7 @@ func (r *rig) meet(a, b string) {
 func (r *rig) all() *room.State {
 	r.t.Helper()
 	for range 3 { // a branch may need a meeting more than a line
-		for n := range r.logs {
+		for _, n := range r.names() {
 			r.meet("host", n)
 		}
 	}
@@ -149,6 +151,9 @@ func (r *rig) all() *room.State {
 	}
 	return r.logs["host"].State()
 }
+
+// names are all who have a replica, in one order.
+func (r *rig) names() []string { return slices.Sorted(maps.Keys(r.logs)) }
 
 // forge signs an op as its author pleases: every field as given.
 func (r *rig) forge(name string, op room.Op) *wire.Signed {

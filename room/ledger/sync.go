@@ -29,6 +29,33 @@ func (l *Ledger) Heads() []room.Seen {
 	return out
 }
 
+// maxLocator bounds a Locator: its 128 names take about 9 KiB.
+const maxLocator = 128
+
+// Locator is Heads for who asks for what it misses: then, of each branch, also ops 1, 2, 4, 8 … before its end, as far as
+// they fit. Where two replicas hold different branches of one chain they show how far both agree, or the other would begin
+// at the first op again and again.
+func (l *Ledger) Locator() []room.Seen {
+	out := l.Heads()
+	for back, more := uint64(1), true; more && back < 1<<32; back *= 2 {
+		more = false
+		for _, id := range l.people() {
+			a := l.authors[id]
+			for _, lane := range a.lanes {
+				n := l.tips[lane]
+				if n.op.Seq <= back || len(out) >= maxLocator {
+					continue
+				}
+				for end := n.op.Seq - back; n.op.Seq > end; {
+					n = n.parent
+				}
+				out, more = append(out, seenOf(n)), true
+			}
+		}
+	}
+	return out
+}
+
 func (l *Ledger) people() []peer.ID {
 	ids := make([]peer.ID, 0, len(l.authors))
 	for id := range l.authors {
@@ -82,7 +109,7 @@ func (l *Ledger) Since(heads []room.Seen, limit int) (ops []*wire.Signed, more b
 				have[i] = max(have[i], seq)
 			}
 		case l.authors[h.Author] != nil:
-			if own := l.head(l.authors[h.Author]); own != nil && h.Seq > own.op.Seq {
+			if h.Seq > l.height(l.authors[h.Author]) {
 				ahead[h.Author] = true
 			}
 		}
@@ -97,6 +124,15 @@ func (l *Ledger) Since(heads []room.Seen, limit int) (ops []*wire.Signed, more b
 		ops = append(ops, n.signed)
 	}
 	return ops, false
+}
+
+// height is the highest number on any branch of a's chain: of two replicas with different branches at most one finds the
+// other ahead, so one gives its own.
+func (l *Ledger) height(a *author) (seq uint64) {
+	for _, lane := range a.lanes {
+		seq = max(seq, l.tips[lane].op.Seq)
+	}
+	return seq
 }
 
 // Wanted is what pending ops name and this ledger does not hold; Author is empty where only the id is known.

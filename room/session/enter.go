@@ -222,7 +222,7 @@ func (s *Session) askBack(ctx context.Context, p peer.ID) *asked {
 	a := &asked{peer: p}
 	req := &wire.LedgerRequest{Room: s.cfg.Room[:]}
 	a.err = s.call(ctx, func() error {
-		req.Heads, req.HandoutKey = ledger.EncodeSeen(s.ledger.Heads()), s.toldHandoutKey(time.Now())
+		req.Heads, req.HandoutKey = ledger.EncodeSeen(s.ledger.Locator()), s.toldHandoutKey(time.Now())
 		return nil
 	})
 	if a.err == nil {

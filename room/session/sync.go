@@ -148,7 +148,7 @@ func (s *Session) fetchNow(p peer.ID, now time.Time) {
 		return
 	}
 	s.fetching[p], s.asked[p] = true, now
-	req := &wire.LedgerRequest{Room: s.cfg.Room[:], Heads: ledger.EncodeSeen(s.ledger.Heads()), Pass: s.pass}
+	req := &wire.LedgerRequest{Room: s.cfg.Room[:], Heads: ledger.EncodeSeen(s.ledger.Locator()), Pass: s.pass}
 	s.wg.Go(func() {
 		rep, err := s.fetch(s.ctx, p, req)
 		_ = s.call(s.ctx, func() error {
