@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/sha256"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -318,7 +317,7 @@ func (s *Session) followDigest(by peer.ID, d *wire.Digest, now time.Time) {
 	if string(d.Heads) == string(heads[:]) && s.keys.at(room.EpochID(d.EpochId)) >= 0 {
 		s.carry.digest.fetch = time.Time{}
 	} else if s.carry.digest.fetch.IsZero() {
-		s.carry.digest.fetch = now.Add(time.Duration(rand.Int64N(int64(fetchSpread) * (1 + int64(d.People)/1000))))
+		s.carry.digest.fetch = now.Add(time.Duration(s.dice.Int64N(int64(fetchSpread) * (1 + int64(d.People)/1000))))
 	}
 }
 
@@ -382,5 +381,5 @@ func (s *Session) fetchAsGuest(now time.Time) {
 		return
 	}
 	s.carry.digest.fetch = now.Add(fetchSpread)
-	s.fetchFrom(from[rand.IntN(len(from))])
+	s.fetchFrom(from[s.dice.IntN(len(from))])
 }

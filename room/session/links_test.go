@@ -77,15 +77,17 @@ func (l *lane) end() {
 		}
 		x.at.mu.Unlock()
 		if !was {
-			time.AfterFunc(x.at.w.delay(), func() { x.s.Link(overlay.Unlinked{Peer: x.peer}) })
+			time.AfterFunc(x.at.w.delay(byLink, x.back.at, x.at), func() { x.s.Link(overlay.Unlinked{Peer: x.peer}) })
 		}
 	}
 }
 
 // call opens a link: one and a half round trips.
 func (p *soul) call(s *Session, id peer.ID) {
-	time.Sleep(3 * p.w.delay())
 	to := p.w.find(id)
+	if to != nil {
+		time.Sleep(3 * p.w.delay(byLink, p, to))
+	}
 	ok := to != nil && !p.w.apart(p, to) && !p.w.blocked(p, to)
 	var t *Session
 	if ok {
@@ -133,7 +135,7 @@ func (q *ports) Tell(id peer.ID, r *wire.LinkRecord) {
 	if l == nil {
 		return
 	}
-	time.AfterFunc(q.w.delay(), func() {
+	time.AfterFunc(q.w.delay(byLink, l.at, l.back.at), func() {
 		if !q.w.apart(l.at, l.back.at) && !l.back.gone {
 			l.back.s.Link(overlay.Got{Peer: l.back.peer, Record: r})
 		}
@@ -146,7 +148,7 @@ func (q *ports) Ping(id peer.ID) {
 	if l == nil {
 		return
 	}
-	time.AfterFunc(2*p.w.delay(), func() {
+	time.AfterFunc(2*p.w.delay(byLink, l.at, l.back.at), func() {
 		if !p.w.apart(l.at, l.back.at) && !l.gone && l.back.at.session() == l.back.s {
 			l.s.Link(overlay.Pulse{Peer: id, Last: time.Now(), Tick: l.tick})
 		}
@@ -155,6 +157,7 @@ func (q *ports) Ping(id peer.ID) {
 
 // beat sends heartbeats on all links while the session runs.
 func (p *soul) beat(ctx context.Context, s *Session) {
+	time.Sleep(p.w.delay(byLink, p, p)) // not when the session ticks
 	t := time.NewTicker(200 * time.Millisecond)
 	defer t.Stop()
 	for {
@@ -186,7 +189,7 @@ func (p *soul) beat(ctx context.Context, s *Session) {
 			path[i] = slices.Clone(place.Path[i][:])
 		}
 		for _, l := range lanes {
-			time.AfterFunc(p.w.delay(), func() {
+			time.AfterFunc(p.w.delay(byLink, l.at, l.back.at), func() {
 				if b := l.back; !p.w.apart(l.at, b.at) && !b.gone {
 					b.tick = tick
 					b.s.Link(overlay.Pulse{Peer: b.peer, Last: time.Now(), Tick: tick, Level: place.Level, Path: path})
@@ -199,7 +202,9 @@ func (p *soul) beat(ctx context.Context, s *Session) {
 func (q *ports) Probe(ctx context.Context, id peer.ID) bool {
 	p := q.soul()
 	to := p.w.find(id)
-	time.Sleep(2 * p.w.delay())
+	if to != nil {
+		time.Sleep(2 * p.w.delay(byLink, p, to))
+	}
 	return to != nil && !p.w.apart(p, to) && !p.w.blocked(p, to) && ctx.Err() == nil
 }
 

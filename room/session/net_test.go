@@ -42,12 +42,12 @@ func (p *soul) forward(topic string, data []byte) {
 	all := slices.Clone(p.w.all)
 	p.w.mu.Unlock()
 	for _, to := range all {
-		if to == p || !p.lets(to.id) || p.w.chance(&p.w.loss) {
+		if to == p || !p.lets(to.id) || p.w.chance(p, to, &p.w.loss) {
 			continue
 		}
-		time.AfterFunc(p.w.delay(), func() { to.receive(topic, p, data) })
-		if p.w.chance(&p.w.dup) {
-			time.AfterFunc(p.w.delay(), func() { to.receive(topic, p, data) })
+		time.AfterFunc(p.w.delay(byGossip, p, to), func() { to.receive(topic, p, data) })
+		if p.w.chance(p, to, &p.w.dup) {
+			time.AfterFunc(p.w.delay(byGossip, p, to), func() { to.receive(topic, p, data) })
 		}
 	}
 }
@@ -219,7 +219,7 @@ func (q *ports) Open(ctx context.Context, id peer.ID, protocol string) (Stream, 
 	if s == nil && to.serve == nil {
 		return nil, errors.New("nobody listens")
 	}
-	time.Sleep(p.w.delay())
+	time.Sleep(p.w.delay(byStream, p, to))
 	mine, theirs := newPipe(p, to)
 	p.w.wg.Go(func() { to.accept(protocol, theirs, s) })
 	return mine, nil
@@ -337,7 +337,7 @@ func (s *pipe) Write(m proto.Message) error {
 	if s.w.apart(s.me, s.them) {
 		return nil // never arrives
 	}
-	at := time.Now().Add(s.w.delay()).UnixMicro()
+	at := time.Now().Add(s.w.delay(byStream, s.me, s.them)).UnixMicro()
 	select {
 	case s.out <- append(binary.BigEndian.AppendUint64(nil, uint64(at)), b...):
 		return nil

@@ -2,7 +2,6 @@ package session
 
 import (
 	"crypto/sha256"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -258,7 +257,7 @@ func (s *Session) renewPass(now time.Time) {
 		}
 	}
 	if len(here) > 0 {
-		s.fetchFrom(here[rand.IntN(len(here))])
+		s.fetchFrom(here[s.dice.IntN(len(here))])
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 	"balai/room/overlay"
 	"balai/room/sframe"
 	"balai/room/wire"
+	"balai/test/seeded"
 )
 
 // world is a whole room in one process: sessions, and between them gossip and streams with seeded delay,
@@ -32,7 +34,9 @@ type world struct {
 	t     *testing.T
 	wg    sync.WaitGroup
 	mu    sync.Mutex // guards what follows
-	rng   *rand.Rand
+	seed  uint64
+	rng   *rand.Rand            // for whoever tells the story
+	roads map[[3]int]*rand.Rand // from one to another: so that no order of goroutines decides anything
 	all   []*soul
 	limit int // people in the ledger; 0: as usual
 	loss  float64
@@ -55,6 +59,7 @@ type sealed struct {
 type soul struct {
 	w    *world
 	name string
+	n    int // its place in all
 	key  *identity.Key
 	id   peer.ID
 	room room.ID
@@ -86,20 +91,29 @@ type soul struct {
 	candide func(ctx context.Context) []peer.ID
 }
 
-// simulate runs f once for each seed; the seed stands in the name of the subtest.
+// simulate runs f once for each seed; the seed stands in the name of the subtest. Whatever chance decides follows from it:
+// keys and secrets, who is slow, what is lost.
 func simulate(t *testing.T, seeds int, f func(t *testing.T, w *world)) {
 	t.Helper()
-	for i := range seeds {
-		seed := uint64(i + 1)
-		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 0x62616c6169)), slow: 40 * time.Millisecond}
-				defer w.close()
-				f(t, w)
-			})
-		})
+	first, last := uint64(1), uint64(seeds)
+	if only, ok := seeded.Only(); ok {
+		first, last = only, only
 	}
+	for seed := first; seed <= last; seed++ {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { tell(t, seed, f) })
+	}
+}
+
+// tell is one story.
+func tell(t *testing.T, seed uint64, f func(t *testing.T, w *world)) {
+	cryptotest.SetGlobalRandom(t, seed)
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t, seed: seed, rng: seeded.Rand(seed), roads: map[[3]int]*rand.Rand{}}
+		w.slow = time.Duration(5+w.rng.IntN(75)) * time.Millisecond
+		w.dup = .2 * w.rng.Float64()
+		defer w.close()
+		f(t, w)
+	})
 }
 
 func (w *world) close() {
@@ -149,10 +163,26 @@ func (w *world) String() string {
 }
 
 // chance draws with one of the world's own probabilities.
-func (w *world) chance(p *float64) bool {
+func (w *world) chance(from, to *soul, p *float64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return *p > 0 && w.rng.Float64() < *p
+	return *p > 0 && w.road(byGossip, from, to).Float64() < *p
+}
+
+// What goes from one to another, each by its own chance.
+const (
+	byGossip = iota
+	byStream
+	byLink
+)
+
+// road is the chance of what goes from one to another. The caller holds mu.
+func (w *world) road(kind int, from, to *soul) *rand.Rand {
+	key := [3]int{kind, from.n, to.n}
+	if w.roads[key] == nil {
+		w.roads[key] = rand.New(rand.NewPCG(w.seed, uint64(kind)<<40|uint64(from.n)<<20|uint64(to.n)))
+	}
+	return w.roads[key]
 }
 
 // weather sets what share of gossip is lost, and what share comes twice.
@@ -169,10 +199,10 @@ func (w *world) recorded() []sealed {
 	return slices.Clone(w.said)
 }
 
-func (w *world) delay() time.Duration {
+func (w *world) delay(kind int, from, to *soul) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return time.Millisecond + time.Duration(w.rng.Int64N(int64(w.slow)))
+	return time.Millisecond + time.Duration(w.road(kind, from, to).Int64N(int64(w.slow)))
 }
 
 // part cuts the world in two; nobody on one side reaches the other until heal.
@@ -211,6 +241,7 @@ func (w *world) person(name string) *soul {
 	p := &soul{w: w, name: name, key: k, id: k.ID(), gives: generous}
 	p.reset()
 	w.mu.Lock()
+	p.n = len(w.all)
 	w.all = append(w.all, p)
 	w.mu.Unlock()
 	return p
@@ -304,6 +335,7 @@ func (p *soul) restart() {
 func (p *soul) run(cfg Config) {
 	cfg.Key, cfg.Room, cfg.Secret, cfg.Ports, cfg.Log = p.key, p.room, p.r, (*ports)(p), testLog(p.name)
 	cfg.Profile = profileOf(p.name)
+	time.Sleep(time.Duration(p.w.rng.Int64N(int64(time.Millisecond)))) // no two clocks tick at one moment
 	ctx, cancel := context.WithCancel(context.Background())
 	s := New(cfg)
 	if p.w.limit > 0 {

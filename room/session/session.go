@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"sync"
@@ -68,6 +69,7 @@ type Session struct {
 
 	// Owned by Run.
 	ctx      context.Context
+	dice     *rand.Rand // whom to ask, how long to wait
 	phase    Phase
 	reason   room.Reason
 	ledger   *ledger.Ledger
@@ -145,6 +147,7 @@ func New(cfg Config) *Session {
 	}
 	s.carry = newCarry(&s.cfg, s.me)
 	s.instance = randomBytes(8)
+	s.dice = rand.New(rand.NewChaCha8([32]byte(randomBytes(32))))
 	s.own = newOwnSource(cfg.Room, s.me)
 	s.keys.handout, s.keys.notes = sframe.NewHandoutKey(), map[room.EpochID]keyNote{}
 	s.loadInvites(cfg.Issued)

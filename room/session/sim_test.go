@@ -12,19 +12,22 @@ import (
 
 	"balai/room"
 	"balai/room/invite"
+	"balai/test/seeded"
 )
 
-// seeds is how often each story is told, each time with other delays: 3 times, 100 with BALAI_SOAK=1; BALAI_SEEDS sets
-// another number.
-var seeds = func() int {
+// Each story is told once for each seed, each time with other delays: seeds times, what trust rests on many times. BALAI_SEEDS
+// sets another number for all.
+var (
+	seeds = told(3, 100)
+	many  = told(25, 1000)
+)
+
+func told(quick, soak int) int {
 	if n, err := strconv.Atoi(os.Getenv("BALAI_SEEDS")); err == nil && n > 0 {
 		return n
 	}
-	if os.Getenv("BALAI_SOAK") != "" {
-		return 100
-	}
-	return 3
-}()
+	return seeded.Count(quick, soak)
+}
 
 func TestTwoMeet(t *testing.T) {
 	simulate(t, seeds, func(t *testing.T, w *world) {
@@ -61,7 +64,7 @@ func (p *soul) reason() string {
 
 // Trust 12, 14, 16 as the admitter applies them: the invite's own checks are room/invite's.
 func TestWhoIsLetIn(t *testing.T) {
-	simulate(t, seeds, func(t *testing.T, w *world) {
+	simulate(t, many, func(t *testing.T, w *world) {
 		ana, mod := w.person("Ana"), w.person("Mod")
 		ana.open(room.Unlisted)
 		refused := func(name string, v *invite.Invite, want string) {
@@ -134,7 +137,7 @@ func TestStrict(t *testing.T) {
 }
 
 func TestKnock(t *testing.T) {
-	simulate(t, seeds, func(t *testing.T, w *world) {
+	simulate(t, many, func(t *testing.T, w *world) {
 		ana := w.person("Ana")
 		ana.open(room.Unlisted)
 		link := ana.invites(InviteTerms{Role: room.Speaker, Knock: true})
@@ -202,7 +205,7 @@ func TestOpenRoomNeedsNoInvite(t *testing.T) {
 
 // A link may be given on twice; a third time not, and each step only narrows.
 func TestDelegation(t *testing.T) {
-	simulate(t, seeds, func(t *testing.T, w *world) {
+	simulate(t, many, func(t *testing.T, w *world) {
 		ana, ben, cas, dee, eve := w.person("Ana"), w.person("Ben"), w.person("Cas"), w.person("Dee"), w.person("Eve")
 		ana.open(room.Unlisted)
 		ben.come(ana.invites(InviteTerms{Role: room.Listener, Depth: 2, Uses: 3, ExpiresIn: time.Hour}))
@@ -355,7 +358,7 @@ func TestMute(t *testing.T) {
 
 // Trust 34, as keys go: the kicked one gets no later epoch and no gossip, and is told.
 func TestKick(t *testing.T) {
-	simulate(t, seeds, func(t *testing.T, w *world) {
+	simulate(t, many, func(t *testing.T, w *world) {
 		host, mod, l := w.stage(1, 2)
 		out := l[1]
 		before := host.view().Epoch.N

@@ -67,7 +67,7 @@ func TestTransfer(t *testing.T) {
 
 // A fork that stands at the same number on two sides is found, not only a longer chain.
 func TestAForkOfEqualLength(t *testing.T) {
-	simulate(t, seeds, func(t *testing.T, w *world) {
+	simulate(t, many, func(t *testing.T, w *world) {
 		host, mod, l := w.stage(2, 0)
 		var one, two *wire.Signed
 		mod.in(func(s *Session) {

@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -253,7 +252,7 @@ func (s *Session) askAround(now time.Time) {
 		if has := s.holders(others); keyless && len(has) > 0 {
 			others = has
 		}
-		s.fetchFrom(others[rand.IntN(len(others))])
+		s.fetchFrom(others[s.dice.IntN(len(others))])
 		return
 	}
 	if len(others) == 0 && len(s.state.Members) > 1 && !s.asking {

@@ -21,7 +21,7 @@ import (
 
 // Trust 17: one use claimed at two moderators at once.
 func TestOneUseAtTwoModerators(t *testing.T) {
-	simulate(t, seeds, func(t *testing.T, w *world) {
+	simulate(t, many, func(t *testing.T, w *world) {
 		host, mod, l := w.stage(1, 0)
 		link := host.invites(InviteTerms{Role: room.Listener, Uses: 1})
 		a, b := w.person("A"), w.person("B")
@@ -117,7 +117,7 @@ func TestASingleUseGivenOnAThousandTimes(t *testing.T) {
 
 // Trust 18: one use in a partition: one a side, one after the merge, and a new key.
 func TestOneUseInAPartition(t *testing.T) {
-	simulate(t, seeds, func(t *testing.T, w *world) {
+	simulate(t, many, func(t *testing.T, w *world) {
 		host, mod, l := w.stage(1, 0)
 		link := host.invites(InviteTerms{Role: room.Listener, Uses: 1})
 		a, b := w.person("A"), w.person("B")
@@ -144,7 +144,7 @@ func TestOneUseInAPartition(t *testing.T) {
 
 // Trust 19: a branch revoked.
 func TestRevokeABranch(t *testing.T) {
-	simulate(t, seeds, func(t *testing.T, w *world) {
+	simulate(t, many, func(t *testing.T, w *world) {
 		host, mod, l := w.stage(1, 0)
 		root := host.invites(InviteTerms{Role: room.Listener, Depth: 1})
 		ben, cas := w.person("Ben"), w.person("Cas")
@@ -174,7 +174,7 @@ func TestRevokeABranch(t *testing.T) {
 
 // Trust 26: what was said yesterday, or before somebody went, brings nobody back.
 func TestOldPresence(t *testing.T) {
-	simulate(t, seeds, func(t *testing.T, w *world) {
+	simulate(t, many, func(t *testing.T, w *world) {
 		host, mod, l := w.stage(1, 0)
 		var old, stale *wire.Signed
 		l[0].in(func(s *Session) {
@@ -202,7 +202,7 @@ func TestOldPresence(t *testing.T) {
 
 // Trust 27: decisions of who may not decide are applied nowhere, and stored nowhere.
 func TestAListenerDecides(t *testing.T) {
-	simulate(t, seeds, func(t *testing.T, w *world) {
+	simulate(t, many, func(t *testing.T, w *world) {
 		host, mod, l := w.stage(1, 1)
 		eve, ana := l[1], l[0]
 		stored := host.stored()
@@ -318,7 +318,7 @@ func TestPartitionOfSpeakers(t *testing.T) {
 
 // Trust 35: a newcomer's key opens nothing sealed more than ten seconds before her admission.
 func TestANewcomersStep(t *testing.T) {
-	simulate(t, seeds, func(t *testing.T, w *world) {
+	simulate(t, many, func(t *testing.T, w *world) {
 		host, mod, l := w.stage(1, 0)
 		w.after(47 * time.Second)
 		at := time.Now()
@@ -346,7 +346,7 @@ func TestANewcomersStep(t *testing.T) {
 
 // Trust 42: no process seals under the source of an earlier one, and none goes over the end of its counter.
 func TestANewSourceAtEachStart(t *testing.T) {
-	simulate(t, seeds, func(t *testing.T, w *world) {
+	simulate(t, many, func(t *testing.T, w *world) {
 		host, mod, l := w.stage(1, 0)
 		salts := map[[8]byte]bool{l[0].media().Me.Salt: true}
 		for range 4 {
@@ -380,7 +380,7 @@ func TestANewSourceAtEachStart(t *testing.T) {
 
 // Trust 56, second half: one key in two processes at once.
 func TestSecondDevice(t *testing.T) {
-	simulate(t, seeds, func(t *testing.T, w *world) {
+	simulate(t, many, func(t *testing.T, w *world) {
 		host, mod, l := w.stage(1, 0)
 		link := host.invites(InviteTerms{Role: room.Speaker})
 		w.after(20 * time.Second)
@@ -541,7 +541,7 @@ func TestFlood(t *testing.T) {
 
 // Trust 15: a recorded handshake said again.
 func TestReplayedClaim(t *testing.T) {
-	simulate(t, seeds, func(t *testing.T, w *world) {
+	simulate(t, many, func(t *testing.T, w *world) {
 		host, _, _ := w.stage(0, 0)
 		link := host.invites(InviteTerms{Role: room.Listener})
 		ana := w.person("Ana")
