@@ -9,6 +9,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"balai/test/seeded"
 )
 
 // trial is a speaker whose entries and blocks a verifier sees.
@@ -24,11 +26,9 @@ type trial struct {
 }
 
 func newTrial(t *testing.T) *trial {
-	public, private, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	x := &trial{t: t, e: NewEpoch(3), s: NewSealer(speaker, 0), b: NewBlockSigner(speaker, signer(private)), now: t0, public: public}
+	private := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{36}, ed25519.SeedSize))
+	public := private.Public().(ed25519.PublicKey)
+	x := &trial{t: t, e: randomEpoch(seeded.Rand(36), 3), s: NewSealer(speaker, 0), b: NewBlockSigner(speaker, signer(private)), now: t0, public: public}
 	x.s.Rekey(x.e)
 	x.v = NewBlockVerifier(speaker, public)
 	x.v.Hold(x.e.N, x.e.ID)
@@ -283,15 +283,7 @@ func TestLostBlocksDoNotMuteTheHonest(t *testing.T) {
 		frames = 3600 * 50
 	}
 	x := newTrial(t)
-	said, blocks := make([]spoken, frames), []spoken{}
-	for i := range said {
-		said[i].entry = x.frame()
-		if due, ok := x.b.Due(); ok && !due.After(x.now) {
-			h, body := x.block()
-			blocks = append(blocks, spoken{head: h, entry: body})
-		}
-		said[i].blocks = len(blocks)
-	}
+	said, blocks := x.speak(frames, func() bool { return false })
 	for seed := range uint64(listeners) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			t.Parallel()
@@ -303,10 +295,30 @@ func TestLostBlocksDoNotMuteTheHonest(t *testing.T) {
 	}
 }
 
-// spoken is a frame and how many blocks there are after it, or a block.
+// spoken is a tick, with a frame or without, and how many blocks there are after it; or a block.
 type spoken struct {
 	entry, head []byte
 	blocks      int
+}
+
+// speak talks for so many ticks, but for those that are silent.
+func (x *trial) speak(ticks int, silent func() bool) (said, blocks []spoken) {
+	for range ticks {
+		var s spoken
+		if silent() {
+			x.now = x.now.Add(tick)
+			x.ctr++
+		} else {
+			s.entry = x.frame()
+		}
+		if due, ok := x.b.Due(); ok && !due.After(x.now) {
+			h, body := x.block()
+			blocks = append(blocks, spoken{head: h, entry: body})
+		}
+		s.blocks = len(blocks)
+		said = append(said, s)
+	}
+	return said, blocks
 }
 
 // listenFor hears all of it with a fifth of the blocks, of their repetitions, of the requests and of the answers lost.
@@ -324,7 +336,9 @@ func listenFor(t *testing.T, v *BlockVerifier, said, blocks []spoken, r *rand.Ra
 	var since time.Time
 	for i, s := range said {
 		now = now.Add(tick)
-		v.Frame(s.entry, 1, true, now)
+		if s.entry != nil {
+			v.Frame(s.entry, 1, true, now)
+		}
 		if s.blocks > had {
 			deliver(blocks[had])
 			had = s.blocks
@@ -343,7 +357,7 @@ func listenFor(t *testing.T, v *BlockVerifier, said, blocks []spoken, r *rand.Ra
 			asked++
 			worst = max(worst, now.Sub(since)+AskAfter)
 			for _, b := range blocks[max(0, had-6):had] {
-				if first := uint24(b.head[6:]); first <= ctr && ctr < first+BlockFrames && !lost() {
+				if first, last, _ := BlockSpan(b.head, b.entry); first <= ctr && ctr <= last && !lost() {
 					deliver(b)
 				}
 			}
