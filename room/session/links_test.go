@@ -31,8 +31,9 @@ func (q *ports) Links(plan *overlay.Plan, _ []*wire.Signed) {
 	p.mu.Lock()
 	p.links, p.place = plan.Links, plan
 	p.mu.Unlock()
-	s := p.session()
-	time.AfterFunc(0, func() { p.reconcile(s) })
+	if s := p.session(); s != nil {
+		time.AfterFunc(0, func() { p.reconcile(s) })
+	}
 }
 
 // reconcile is the link keeper.

@@ -198,10 +198,10 @@ func (s *Session) gotPresence(p peer.ID, m *wire.Presence, now time.Time) {
 	if m.TimeMs <= s.past[p] {
 		return // from before it was gone
 	}
-	l := s.touch(p, now)
-	if m.TimeMs < l.timeMs {
-		return
+	if l := s.live[p]; l != nil && m.TimeMs <= l.timeMs {
+		return // said again, by whoever: that does not keep her here
 	}
+	l := s.touch(p, now)
 	fresh := l.timeMs == 0
 	l.timeMs, l.instance, l.said = m.TimeMs, string(m.Instance), now
 	prof := identity.Profile{Name: m.Name, Headline: m.Headline}
