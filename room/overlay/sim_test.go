@@ -126,7 +126,12 @@ func (w *sim) run(d time.Duration) {
 // newSim is a room with a host, moderators and nothing else.
 func newSim(t *testing.T, seed uint64) *sim {
 	t.Logf("seed %d", seed)
-	w := &sim{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), byID: map[peer.ID]*simNode{}, block: map[[2]int32]bool{}, leases: map[string]*election.Lease{}}
+	return simOf(t, seed, rand.New(rand.NewPCG(seed, 1)))
+}
+
+// simOf is newSim by a seed for the keys and chance for the rest.
+func simOf(t *testing.T, seed uint64, r *rand.Rand) *sim {
+	w := &sim{t: t, seed: seed, rng: r, byID: map[peer.ID]*simNode{}, block: map[[2]int32]bool{}, leases: map[string]*election.Lease{}}
 	w.state = &room.State{Members: map[peer.ID]room.Member{}, Removed: map[peer.ID]room.OpID{}, Banned: map[peer.ID]bool{}, Vouched: map[peer.ID]bool{}}
 	w.state.Room[0] = 7
 	return w
@@ -134,6 +139,9 @@ func newSim(t *testing.T, seed uint64) *sim {
 
 // simKey is the key of a seed, by way of a key file, so that a run can be had again.
 func simKey(t *testing.T, seed, i uint64) *identity.Key {
+	if k := simKeys[[2]uint64{seed, i}]; k != nil {
+		return k
+	}
 	raw := make([]byte, ed25519.SeedSize)
 	binary.BigEndian.PutUint64(raw, seed)
 	binary.BigEndian.PutUint64(raw[8:], i)
@@ -150,8 +158,12 @@ func simKey(t *testing.T, seed, i uint64) *identity.Key {
 	if err != nil {
 		t.Fatal(err)
 	}
+	simKeys[[2]uint64{seed, i}] = k
 	return k
 }
+
+// simKeys keeps them; tests here do not run in parallel.
+var simKeys = map[[2]uint64]*identity.Key{}
 
 // add makes a node that takes slots children, and lets it join now.
 func (w *sim) add(slots int, speaks bool) *simNode {
