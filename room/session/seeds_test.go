@@ -74,7 +74,7 @@ func TestRandomOldPresence(t *testing.T) {
 			case x < 3:
 				said = append(said, presence(now))
 				say(said[len(said)-1])
-				until = now.Add(presenceTTL)
+				until = now.Add(presenceTTL + 1) // to the last nanosecond
 			case x == 3 && now.Before(until):
 				m := &wire.Leave{Room: s.cfg.Room[:], Peer: []byte(ana.ID()), TimeMs: now.UnixMilli(), Instance: []byte("instance")}
 				s.gotLeave(ana.ID(), m, now)
