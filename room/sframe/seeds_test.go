@@ -87,6 +87,13 @@ func TestRandomNewcomers(t *testing.T) {
 			} else {
 				_, err = thief.Open(nil, x.head, x.body, admitted)
 			}
+			for back := range min(hers.Step, 4) { // or what she has, taken for the secret of a step before
+				e := *hers
+				e.Step -= back + 1
+				if _, bad := e.OpenGossip(testRoom, "ops", x.body); x.head == nil && bad == nil {
+					err = nil
+				}
+			}
 			if age := admitted.Sub(x.at); err == nil && age > 10*time.Second {
 				t.Fatalf("opens what was said %v before she came", age)
 			}
