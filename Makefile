@@ -53,7 +53,7 @@ bench: deps build ## the table of figures, also in bench.json
 	$(GO) run ./test/bench
 
 soak: ui ## the long versions of the randomised tests, a million inputs for each fuzzer
-	BALAI_SOAK=1 $(GO) test -timeout 60m ./identity/... ./room/... ./node/...
+	BALAI_SOAK=1 $(GO) test -timeout 180m ./identity/... ./room/... ./node/...
 	BALAI_SOAK=1 $(GO) test -timeout 60m -p 1 ./test/trust/... ./test/lab
 
 lab: deps ui ## people behind routers, relays killed, many listeners: in network namespaces (root)
