@@ -297,9 +297,6 @@ func (s *Session) act(kind room.Kind, target peer.ID, reason string) error {
 			return ErrUnknown
 		}
 	}
-	if kind == room.Dismiss {
-		op.CutSeq, op.CutHash = s.headOf(target)
-	}
 	_, err := s.appendOp(op, time.Now(), true)
 	return err
 }
