@@ -29,15 +29,18 @@ type roomMeta struct {
 
 // save stores data under key, nil deletes it. When it returns nil, the data survives kill -9.
 func (d *daemon) save(key ds.Key, data []byte) error {
-	var err error
-	if data == nil {
-		err = d.store.Delete(d.ctx, key)
-	} else {
-		err = d.store.Put(d.ctx, key, data)
-	}
+	return d.saveAll(map[ds.Key][]byte{key: data})
+}
+
+// saveAll is save for much at once: all of it or nothing is stored.
+func (d *daemon) saveAll(all map[ds.Key][]byte) error {
+	err := d.write(all)
 	if err != nil {
 		err = fmt.Errorf("it could not be stored in %s: %w", d.cfg.Data, err)
-		d.log.Error("not stored", "key", key, "err", err)
+		for key := range all {
+			d.log.Error("not stored", "key", key, "of", len(all), "err", err)
+			break
+		}
 	}
 	d.mu.Lock()
 	changed := (d.unstored == nil) != (err == nil)
@@ -47,6 +50,24 @@ func (d *daemon) save(key ds.Key, data []byte) error {
 		d.changed(api.ChangedDoctor)
 	}
 	return err
+}
+
+func (d *daemon) write(all map[ds.Key][]byte) error {
+	b, err := d.store.Datastore(ds.NewKey("/")).Batch(d.ctx)
+	if err != nil {
+		return err
+	}
+	for key, data := range all {
+		if data == nil {
+			err = b.Delete(d.ctx, key)
+		} else {
+			err = b.Put(d.ctx, key, data)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return b.Commit(d.ctx)
 }
 
 // prepare reads what an earlier run stored, and stores how the room is entered: of a new room first what it is.

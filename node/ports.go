@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	ds "github.com/ipfs/go-datastore"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	ma "github.com/multiformats/go-multiaddr"
@@ -153,12 +154,23 @@ func (j *joined) Open(ctx context.Context, p peer.ID, proto string) (session.Str
 func (j *joined) Record() []byte { return j.d.host.Record() }
 
 // Save is session.Ports. A failure is also the doctor's to tell, until something is stored again.
-func (j *joined) Save(name string, data []byte) error {
-	key := store.Rooms.ChildString(j.id.String()).ChildString(name)
-	if rest, ok := strings.CutPrefix(name, "op/"); ok {
-		key = store.Ledger(j.id.String()).ChildString(rest)
+func (j *joined) Save(name string, data []byte) error { return j.d.save(j.key(name), data) }
+
+// SaveAll is session.Ports.
+func (j *joined) SaveAll(data map[string][]byte) error {
+	all := make(map[ds.Key][]byte, len(data))
+	for name, b := range data {
+		all[j.key(name)] = b
 	}
-	return j.d.save(key, data)
+	return j.d.saveAll(all)
+}
+
+// key is where a name of the room's lies in the store.
+func (j *joined) key(name string) ds.Key {
+	if rest, ok := strings.CutPrefix(name, "op/"); ok {
+		return store.Ledger(j.id.String()).ChildString(rest)
+	}
+	return store.Rooms.ChildString(j.id.String()).ChildString(name)
 }
 
 // Hints is session.Ports: where I am, and a community node that both sides can reach.

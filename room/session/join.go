@@ -3,11 +3,13 @@ package session
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
 
 	"balai/room"
 	"balai/room/ledger"
@@ -220,20 +222,23 @@ func (s *Session) takeWelcome(w *wire.Welcome, l *ledger.Ledger, ops []*wire.Sig
 	return nil
 }
 
-// saveAll stores the ledger that I was welcomed with, as far as it was taken.
+// saveAll stores the ledger that I was welcomed with, as far as it was taken, in one write: it may be long.
 func (s *Session) saveAll(genesis *wire.Signed, ops []*wire.Signed) error {
-	if err := s.saveGenesis(genesis); err != nil {
+	data := map[string][]byte{}
+	var err error
+	if data["genesis"], err = proto.Marshal(genesis); err != nil {
 		return err
 	}
 	for _, op := range ops {
-		if _, linked := s.ledger.Get(ledgerID(op)); !linked {
+		id := ledgerID(op)
+		if _, linked := s.ledger.Get(id); !linked {
 			continue
 		}
-		if err := s.saveOp(op); err != nil {
+		if data["op/"+hex.EncodeToString(id[:])], err = proto.Marshal(op); err != nil {
 			return err
 		}
 	}
-	return nil
+	return s.cfg.Ports.SaveAll(data)
 }
 
 // signHandoutKey says where epochs may be sealed to.

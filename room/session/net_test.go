@@ -198,6 +198,15 @@ func (q *ports) Save(name string, data []byte) error {
 	return nil
 }
 
+func (q *ports) SaveAll(data map[string][]byte) error {
+	for name, b := range data {
+		if err := q.Save(name, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (q *ports) Listed(ad *wire.Signed, _ bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -37,7 +37,7 @@ type Stream interface {
 	Reset() error
 }
 
-// Ports is the world as a session sees it. No method but Open, Candidates, Probe and Save blocks; all are safe
+// Ports is the world as a session sees it. No method but Open, Candidates, Probe, Save and SaveAll blocks; all are safe
 // from any goroutine.
 type Ports interface {
 	// Publish sends sealed bytes to the members on a topic of this room.
@@ -73,8 +73,9 @@ type Ports interface {
 	Learn(record []byte, from peer.ID) peer.ID
 	// Hints are the addresses that an invite should carry.
 	Hints() []invite.Hint
-	// Save writes durable state under a name of this room's; nil data deletes.
+	// Save writes durable state under a name of this room's; nil data deletes. SaveAll writes much at once, or nothing of it.
 	Save(name string, data []byte) error
+	SaveAll(data map[string][]byte) error
 	// Listed announces the room: in the lobby when ad is set, at rendezvous points when register is set.
 	Listed(ad *wire.Signed, register bool)
 }
