@@ -3,13 +3,11 @@ package session
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	"google.golang.org/protobuf/proto"
 
 	"balai/room"
 	"balai/room/ledger"
@@ -96,12 +94,12 @@ func (e *entry) join(ctx context.Context, a *asked) error {
 		}
 		return err
 	}
-	l, ops, err := s.checkWelcome(ctx, w, a.peer)
+	l, err := s.checkWelcome(ctx, w, a.peer)
 	if err != nil {
 		_ = s.call(s.ctx, func() error { s.stopKnocking(); return nil })
 		return fmt.Errorf("welcome: %w", err)
 	}
-	return s.call(s.ctx, func() error { return s.takeWelcome(w, l, ops, a.peer, time.Now()) })
+	return s.call(s.ctx, func() error { return s.takeWelcome(w, l, a.peer, time.Now()) })
 }
 
 func (s *Session) makeClaim(admitter peer.ID, nonce []byte) *wire.Claim {
@@ -163,38 +161,36 @@ func (s *Session) stopKnocking() {
 
 // checkWelcome refuses a welcome whose ledger is not of this room, does not let me in, or in which the admitter
 // is no authority. It fetches the rest of a long ledger. Not in the session's goroutine.
-func (s *Session) checkWelcome(ctx context.Context, w *wire.Welcome, from peer.ID) (*ledger.Ledger, []*wire.Signed, error) {
+func (s *Session) checkWelcome(ctx context.Context, w *wire.Welcome, from peer.ID) (*ledger.Ledger, error) {
 	l, err := s.newLedger(w.Genesis)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	ops := w.Ops
-	l.Add(ops...)
+	l.Add(w.Ops...)
 	for range returnReplies {
 		if l.State().Role(s.me) != room.NoRole {
 			break
 		}
 		rep, err := s.fetch(ctx, from, &wire.LedgerRequest{Room: s.cfg.Room[:], Heads: ledger.EncodeSeen(l.Heads()), Pass: w.Pass})
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		if len(rep.Ops) == 0 {
 			break
 		}
 		l.Add(rep.Ops...)
-		ops = append(ops, rep.Ops...)
 	}
 	if _, authority := l.State().Rank(from); !authority {
-		return nil, nil, errors.New("by no authority")
+		return nil, errors.New("by no authority")
 	}
 	if l.State().Role(s.me) == room.NoRole && w.Pass == nil {
-		return nil, nil, errors.New("without my admission")
+		return nil, errors.New("without my admission")
 	}
-	return l, ops, nil
+	return l, nil
 }
 
 // takeWelcome is the moment of being let in.
-func (s *Session) takeWelcome(w *wire.Welcome, l *ledger.Ledger, ops []*wire.Signed, from peer.ID, now time.Time) error {
+func (s *Session) takeWelcome(w *wire.Welcome, l *ledger.Ledger, from peer.ID, now time.Time) error {
 	if s.phase.Over() || s.phase == Live {
 		return ErrOver
 	}
@@ -204,11 +200,7 @@ func (s *Session) takeWelcome(w *wire.Welcome, l *ledger.Ledger, ops []*wire.Sig
 	if s.guest && s.pass == nil {
 		return errors.New("a pass that is not good")
 	}
-	if !s.guest { // a guest comes by its link again
-		if err := s.saveAll(w.Genesis, ops); err != nil {
-			s.cfg.Log.Warn("room not stored", "err", err)
-		}
-	}
+	s.keepLedger()
 	s.takeKey(w.Key, now)
 	s.arrive(w.Records, from, now)
 	for _, src := range w.Sources[:min(len(w.Sources), maxSources)] {
@@ -220,25 +212,6 @@ func (s *Session) takeWelcome(w *wire.Welcome, l *ledger.Ledger, ops []*wire.Sig
 		_ = s.takeLease(w.Lease, from, now)
 	}
 	return nil
-}
-
-// saveAll stores the ledger that I was welcomed with, as far as it was taken, in one write: it may be long.
-func (s *Session) saveAll(genesis *wire.Signed, ops []*wire.Signed) error {
-	data := map[string][]byte{}
-	var err error
-	if data["genesis"], err = proto.Marshal(genesis); err != nil {
-		return err
-	}
-	for _, op := range ops {
-		id := ledgerID(op)
-		if _, linked := s.ledger.Get(id); !linked {
-			continue
-		}
-		if data["op/"+hex.EncodeToString(id[:])], err = proto.Marshal(op); err != nil {
-			return err
-		}
-	}
-	return s.cfg.Ports.SaveAll(data)
 }
 
 // signHandoutKey says where epochs may be sealed to.

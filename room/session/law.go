@@ -47,7 +47,7 @@ func (s *Session) appendOp(op room.Op, now time.Time, announce bool) (*wire.Sign
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrForbidden, err)
 	}
-	if err := s.saveOp(signed); err != nil {
+	if err := s.saveLedger(nil, []*wire.Signed{signed}); err != nil {
 		return nil, err
 	}
 	s.ledger.Add(signed)
@@ -65,10 +65,11 @@ func (s *Session) addOps(ops []*wire.Signed, now time.Time) (news bool) {
 	if s.ledger == nil || len(ops) == 0 {
 		return false
 	}
+	var linked []*wire.Signed
 	for i, v := range s.ledger.Add(ops...) {
 		switch v.Status {
 		case ledger.Added:
-			s.keepOp(ops[i])
+			linked = append(linked, ops[i])
 			s.quote(ops[i])
 			news = true
 		case ledger.Pending:
@@ -77,52 +78,64 @@ func (s *Session) addOps(ops []*wire.Signed, now time.Time) (news bool) {
 		}
 	}
 	if news {
-		s.storePending()
+		s.keep(nil, append(linked, s.takeLinked()...))
 		s.afterLedger(now)
 	}
 	return news
 }
 
-func (s *Session) keepOp(op *wire.Signed) {
+// keep stores what others decided, in one write; genesis may be nil. What could not be stored is asked for again after a restart.
+func (s *Session) keep(genesis *wire.Signed, ops []*wire.Signed) {
 	if s.guest {
 		return // she comes by her link again
 	}
-	if err := s.saveOp(op); err != nil {
-		s.cfg.Log.Warn("op not stored", "err", err)
+	if err := s.saveLedger(genesis, ops); err != nil {
+		s.cfg.Log.Warn("ledger not stored", "ops", len(ops), "err", err)
 	}
 }
 
-// keepLedger stores all that a guest knew and did not store, when she becomes a member.
+// keepLedger stores all that is held: a newcomer's, or what a guest knew and did not store when she becomes a member.
 func (s *Session) keepLedger() {
-	if err := s.saveGenesis(s.ledger.Genesis()); err != nil {
-		s.cfg.Log.Warn("room not stored", "err", err)
+	all := s.ledger.All()
+	ops := make([]*wire.Signed, len(all))
+	for i, e := range all {
+		ops[i] = e.Signed
 	}
-	for _, e := range s.ledger.All() {
-		if e.Signed != nil {
-			s.keepOp(e.Signed)
-		}
-	}
+	s.keep(s.ledger.Genesis(), ops)
 }
 
-// storePending stores the ops that have been linked since they came, and forgets those that never will be.
-func (s *Session) storePending() {
+// takeLinked gives the ops that have been linked since they came, and forgets those that never will be.
+func (s *Session) takeLinked() (linked []*wire.Signed) {
 	for id, op := range s.pending {
-		if _, linked := s.ledger.Get(id); linked {
-			s.keepOp(op)
+		if _, ok := s.ledger.Get(id); ok {
+			linked = append(linked, op)
 			delete(s.pending, id)
 		} else if v := s.ledger.Add(op)[0]; v.Status != ledger.Duplicate && v.Status != ledger.Pending {
 			delete(s.pending, id)
 		}
 	}
+	return linked
 }
 
-func (s *Session) saveOp(op *wire.Signed) error {
-	b, err := proto.Marshal(op)
-	if err != nil {
-		return err
+// saveLedger writes ops, and a genesis unless it is nil, all or nothing: each write waits for the disk.
+func (s *Session) saveLedger(genesis *wire.Signed, ops []*wire.Signed) error {
+	data := make(map[string][]byte, len(ops)+1)
+	var err error
+	if genesis != nil {
+		if data["genesis"], err = proto.Marshal(genesis); err != nil {
+			return err
+		}
 	}
-	id := ledgerID(op)
-	return s.cfg.Ports.Save("op/"+hex.EncodeToString(id[:]), b)
+	for _, op := range ops {
+		id := ledgerID(op)
+		if data["op/"+hex.EncodeToString(id[:])], err = proto.Marshal(op); err != nil {
+			return err
+		}
+	}
+	if len(data) == 0 {
+		return nil
+	}
+	return s.cfg.Ports.SaveAll(data)
 }
 
 // afterLedger draws the consequences of a changed ledger.
@@ -339,14 +352,6 @@ func (s *Session) leave() error {
 // ctxOf bounds work that the session started by its own life.
 func (s *Session) ctxOf(d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(s.ctx, d)
-}
-
-func (s *Session) saveGenesis(g *wire.Signed) error {
-	b, err := proto.Marshal(g)
-	if err != nil {
-		return err
-	}
-	return s.cfg.Ports.Save("genesis", b)
 }
 
 func ledgerID(op *wire.Signed) room.OpID { return ledger.IDOf(op) }

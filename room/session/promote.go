@@ -105,7 +105,7 @@ func (s *Session) askEntry(ctx context.Context, p peer.ID, member bool) (*wire.W
 	if w == nil {
 		return nil, nil, room.KnockPending
 	}
-	l, _, err := s.checkWelcome(ctx, w, p)
+	l, err := s.checkWelcome(ctx, w, p)
 	return w, l, err
 }
 
