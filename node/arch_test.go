@@ -59,7 +59,7 @@ var imports = map[string]rule{
 const (
 	maxFunc     = 80
 	maxFile     = 500
-	maxExported = 27
+	maxExported = 28 // room/session: the shapes that the API shows are its own
 	maxMethods  = 20
 	maxChain    = 8 // cmd, node, api, session, ledger, wire, identity and one to spare
 )

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"balai/identity"
 	"balai/node/api"
 	"balai/node/rtc"
 	"balai/room"
@@ -37,8 +39,12 @@ func (d *daemon) Create(ctx context.Context, n api.NewRoom) (api.Room, error) {
 	if err != nil {
 		return nil, err
 	}
+	heir, err := d.heirOf(n)
+	if err != nil {
+		return nil, err
+	}
 	secret := room.NewSecret()
-	g, err := ledger.NewGenesis(d.key, secret, p, nil, time.Now())
+	g, err := ledger.NewGenesis(d.key, secret, p, heir, time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -51,6 +57,22 @@ func (d *daemon) Create(ctx context.Context, n api.NewRoom) (api.Room, error) {
 		return nil, err
 	}
 	return j.api(), j.await(ctx, func(v session.View) bool { return v.State == session.Live })
+}
+
+// heirOf is the key of the heir that is named; nil: none.
+func (d *daemon) heirOf(n api.NewRoom) (ed25519.PublicKey, error) {
+	if n.Heir == "" {
+		return nil, nil
+	}
+	p, err := peer.Decode(n.Heir)
+	if err != nil || p == d.key.ID() {
+		return nil, fmt.Errorf("the heir is another person's peer id: %w", room.Malformed)
+	}
+	key, err := identity.PublicOf(p)
+	if err != nil {
+		return nil, fmt.Errorf("the heir's peer id holds no key: %w", room.Malformed)
+	}
+	return key, nil
 }
 
 func policyOf(n api.NewRoom) (p room.Policy, err error) {

@@ -38,6 +38,9 @@ func (d *daemon) findings(ctx context.Context) []api.Finding {
 	for _, j := range d.allRooms() {
 		if v := j.s.View(); v.State == session.Live {
 			out = append(out, pathFinding(v, j.lastReport()), j.checkMicrophone(v))
+			if f, ok := hostFinding(v, time.Now()); ok {
+				out = append(out, f)
+			}
 		}
 	}
 	if f, ok := d.files.finding(time.Now()); ok {

@@ -100,6 +100,8 @@ func (j *joined) load(cfg *session.Config) error {
 			cfg.Genesis = j.readRecord(e.Key, e.Value)
 		case name == "invites":
 			cfg.Issued = e.Value
+		case name == "host":
+			cfg.Heard = e.Value
 		case strings.Contains(e.Key, "/record/"):
 			j.loadRecord("record/"+name, e.Value)
 		}

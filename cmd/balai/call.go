@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"balai/node/api"
+	"balai/room/session"
 )
 
 // call asks the daemon and prints its answer: with --json as it came, so that no field is lost, else what text makes
@@ -75,6 +76,8 @@ type (
 		Encryption   string   `json:"encryption"`
 		Carrier      string   `json:"carrier"`
 		NoRelay      bool     `json:"no_relay"`
+
+		Succession session.Succession `json:"succession"`
 
 		Relays []relayView `json:"relays"`
 		Forked []fork      `json:"forked"`

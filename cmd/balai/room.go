@@ -43,6 +43,8 @@ type roomCmd struct {
 	Appoint  roomActCmd      `cmd:"" help:"Make somebody a moderator."`
 	Dismiss  roomActCmd      `cmd:"" help:"Make a moderator a speaker again."`
 	Transfer roomTransferCmd `cmd:"" help:"Hand the room to a moderator who is here."`
+	Succeed  roomSucceedCmd  `cmd:"" help:"As the heir, ask the moderators for the room of a lost host."`
+	Agree    roomAgreeCmd    `cmd:"" help:"As a moderator, let the heir have the room, or not with --no."`
 }
 
 func (roomCmd) Help() string {
@@ -107,6 +109,7 @@ type roomCreateCmd struct {
 	Language   string   `placeholder:"TAG" help:"Language spoken, such as id or en."`
 	Tag        []string `help:"Words to find it by."`
 	Relay      []string `placeholder:"MULTIADDR" help:"Community nodes that may carry the room when it grows, with /p2p/ and the id at the end; like balai room vouch."`
+	Heir       string   `placeholder:"PEER" help:"Who may take the room over, with most moderators, when your key is lost: a peer id, or the name of somebody in a room of yours. It cannot be changed later."`
 	Local      *bool    `negatable:"" help:"May this room use private addresses (default: if the daemon listens on private ones only)."`
 }
 
@@ -117,6 +120,7 @@ Examples:
   balai room create "Evening tea"
   balai room create Planning --visibility closed --topic "only us"
   balai room create "Kopi pagi" --language id --tag kopi --tag pagi
+  balai room create "Book club" --heir Budi
   balai room create "Town hall" --relay /dns/balai.example.org/udp/4330/quic-v1/p2p/12D3KooW…`
 }
 
@@ -134,8 +138,12 @@ func (c *roomCreateCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer client.Close()
+	heir, err := findHeir(ctx, client, c.Heir)
+	if err != nil {
+		return err
+	}
 	return call(ctx, a, client, http.MethodPost, "/rooms", api.NewRoom{
-		Name: c.Name, Topic: c.Topic, Visibility: c.Visibility, Language: c.Language, Tags: c.Tag, Relays: c.Relay, Local: c.Local,
+		Name: c.Name, Topic: c.Topic, Visibility: c.Visibility, Language: c.Language, Tags: c.Tag, Relays: c.Relay, Heir: heir, Local: c.Local,
 	}, printRoom)
 }
 
@@ -234,6 +242,9 @@ func printRoom(w io.Writer, v roomView) {
 		fmt.Fprintf(w, "key\t%s (%s)\n", clean(v.Epoch.Words), clean(v.Encryption))
 	}
 	fmt.Fprintf(w, "audio\t%s\n", carried(v))
+	for _, line := range inheritance(v) {
+		fmt.Fprintf(w, "heir\t%s\n", line)
+	}
 	for _, f := range v.Forked {
 		fmt.Fprintf(w, "fork\t%s signed two different histories%s\t%s\n", orDash(f.Name), forkState(f), f.PeerID)
 	}

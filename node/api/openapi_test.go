@@ -15,7 +15,7 @@ import (
 var promised = strings.Fields(`
 	POST/session POST/codes GET/node GET/profile PUT/profile GET/rooms POST/rooms GET/rooms/{id}/relays PUT/rooms/{id}/relays/{peer}
 	DELETE/rooms/{id}/relays/{peer} POST/invites/inspect POST/rooms/join GET/rooms/{id} POST/rooms/{id}/leave
-	POST/rooms/{id}/end POST/rooms/{id}/lock POST/rooms/{id}/transfer GET/rooms/{id}/members GET/rooms/{id}/removed
+	POST/rooms/{id}/end POST/rooms/{id}/lock POST/rooms/{id}/transfer POST/rooms/{id}/succession PUT/rooms/{id}/succession GET/rooms/{id}/members GET/rooms/{id}/removed
 	POST/rooms/{id}/members/{peer}/{action} PUT/rooms/{id}/hand PUT/rooms/{id}/microphone POST/rooms/{id}/reactions
 	GET/rooms/{id}/messages POST/rooms/{id}/messages GET/rooms/{id}/invites POST/rooms/{id}/invites
 	DELETE/rooms/{id}/invites/{invite} GET/rooms/{id}/ledger POST/rooms/{id}/audio DELETE/rooms/{id}/audio/{leg}
@@ -83,7 +83,7 @@ func TestTheDocumentHasEveryRoute(t *testing.T) {
 		t.Errorf("promised %v\nthere    %v", want, there)
 	}
 	for name, fields := range map[string]string{
-		"Room":          "id name topic visibility language tags host state reason me stage audience hands core chair epoch encryption carrier created_at starts_at knocks members host_name audience_list locked local relays vouched forked no_relay assist",
+		"Room":          "id name topic visibility language tags host state reason me stage audience hands core chair epoch encryption carrier created_at starts_at knocks members host_name audience_list locked local relays vouched forked succession no_relay assist",
 		"Relay":         "peer_id name kind vouched holds_key me use",
 		"Relays":        "relays vouched offers answering",
 		"Community":     "peer_id addrs",
@@ -92,10 +92,11 @@ func TestTheDocumentHasEveryRoute(t *testing.T) {
 		"Member":        "peer_id name headline role muted came_by since",
 		"Removed":       "peer_id name banned kind by by_name reason at",
 		"Fork":          "peer_id name role settled",
+		"Succession":    "heir heir_name host_heard_at from needed asking agreed against asked answer",
 		"Problem":       "type title status detail reason",
 		"Node":          "peer_id words name version addrs reachability peers clock_skew_ms api_version",
 		"Profile":       "name headline bio languages avatar",
-		"NewRoom":       "name topic visibility language tags starts_at relays local",
+		"NewRoom":       "name topic visibility language tags starts_at relays heir local",
 		"InviteRequest": "role uses expires_in audience depth knock strict not_before",
 		"Inspection":    "room host host_words role uses expires_at not_before depth knock strict audience invite issuer chain hints expired reason",
 		"View":          "node profile hallway rooms invites",
@@ -123,6 +124,7 @@ func TestTheDocumentHasEveryRoute(t *testing.T) {
 // is documented the rest is known to be the backend's to say.
 func TestStatusesAreInTheDocument(t *testing.T) {
 	d := start(t)
+	d.room.view.Succession.Heir = testNode
 	var doc openDoc
 	if err := json.Unmarshal(OpenAPI("test"), &doc); err != nil {
 		t.Fatal(err)
@@ -163,6 +165,9 @@ func (d *daemon) provoke(rt route) map[int]bool {
 		"/rooms/{id}/transfer": `{"peer":"` + testPeer + `"}`, "/rooms/{id}/hand": `{"raised":true}`, "/rooms/{id}/microphone": `{"muted":true}`,
 		"/rooms/{id}/reactions": `{"kind":1}`, "/rooms/{id}/messages": `{"text":"a"}`, "/rooms/{id}/invites": `{"role":"listener","uses":1,"expires_in":9}`,
 	}[rt.pattern]
+	if rt.method+rt.pattern == "PUT/rooms/{id}/succession" {
+		good = `{"agree":true}`
+	}
 	if rt.pattern == "/session" {
 		_, code, _ := d.do("POST", base+"/codes", "")
 		good = `{"code":"` + strings.Split(code, `"`)[3] + `"}`

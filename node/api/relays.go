@@ -70,7 +70,7 @@ func (h *handler) unvouch(c *call, _ none) error {
 	return decide(c.r.Context(), rm, room.Unvouch, p)
 }
 
-// decide writes a decision about a relay, and returns when the room's view shows it.
+// decide writes a decision, and returns when the room's view shows it.
 func decide(ctx context.Context, rm Room, kind room.Kind, p peer.ID) error {
 	if err := rm.Act(ctx, kind, p, ""); err != nil {
 		return err

@@ -23,6 +23,10 @@ type transferIn struct {
 	Peer string `json:"peer"`
 }
 
+type agreeIn struct {
+	Agree bool `json:"agree"`
+}
+
 func (h *handler) roomRoutes() []route {
 	const post = http.MethodPost
 	return []route{
@@ -40,6 +44,10 @@ func (h *handler) roomRoutes() []route {
 		})),
 		do(post, "/rooms/{id}/lock", "Locks the room against newcomers, or opens the lock.", h.lock),
 		do(post, "/rooms/{id}/transfer", "Hands the room to another member.", h.transfer),
+		do(post, "/rooms/{id}/succession", "The heir wants the room of a lost host: the moderators are asked.", inRoom(h, func(rm Room, ctx context.Context) error {
+			return decide(ctx, rm, room.Succeed, "")
+		})),
+		do(http.MethodPut, "/rooms/{id}/succession", "A moderator's word to the heir who asks.", h.agree),
 		get("/rooms/{id}/ledger", "Every decision in order, in words and raw.", h.ledger),
 		get("/rooms/{id}/stats", "How the audio travels.", h.stats),
 	}
@@ -62,6 +70,11 @@ func (h *handler) create(c *call, in NewRoom) (session.View, error) {
 	}
 	if _, err := room.ParseVisibility(in.Visibility); err != nil {
 		return session.View{}, malformed("visibility is open, unlisted or closed")
+	}
+	if in.Heir != "" {
+		if _, ok := parsePeer(in.Heir); !ok {
+			return session.View{}, malformed("the heir is not a peer id")
+		}
 	}
 	relays, err := h.reach(c.r.Context(), in.Relays)
 	if err != nil {
@@ -132,6 +145,22 @@ func (h *handler) transfer(c *call, in transferIn) error {
 		return malformed("the peer is not a peer id")
 	}
 	return rm.Act(c.r.Context(), room.Transfer, to, "")
+}
+
+func (h *handler) agree(c *call, in agreeIn) error {
+	rm, err := h.room(c)
+	if err != nil {
+		return err
+	}
+	heir, ok := parsePeer(rm.View().Succession.Heir)
+	if !ok {
+		return session.ErrUnknown
+	}
+	kind := room.Succeed
+	if !in.Agree {
+		kind = room.Decline
+	}
+	return decide(c.r.Context(), rm, kind, heir)
 }
 
 func (h *handler) ledger(c *call, _ none) ([]session.Decision, error) {

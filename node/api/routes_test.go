@@ -16,6 +16,7 @@ import (
 func TestWhatEachRouteDoes(t *testing.T) {
 	d := start(t)
 	peerPath := "/members/" + testPeer
+	d.room.view.Succession.Heir = testNode
 	for _, c := range []struct {
 		method, path, body string
 		status             int
@@ -30,6 +31,10 @@ func TestWhatEachRouteDoes(t *testing.T) {
 		{"POST", "/lock", `{"locked":false}`, 204, "unlock  "},
 		{"POST", "/transfer", `{"peer":"` + testPeer + `"}`, 204, "transfer " + testPeer + " "},
 		{"POST", "/transfer", `{"peer":"me"}`, 400, ""},
+		{"POST", "/succession", "", 204, "succeed  "},
+		{"PUT", "/succession", `{"agree":true}`, 204, "succeed " + testNode + " "},
+		{"PUT", "/succession", `{"agree":false}`, 204, "decline " + testNode + " "},
+		{"PUT", "/succession", ``, 400, ""},
 		{"PUT", "/relays/" + testPeer, "", 204, "vouch " + testPeer + " "},
 		{"DELETE", "/relays/" + testPeer, "", 204, "unvouch " + testPeer + " "},
 		{"PUT", "/relays/me", "", 404, ""},
@@ -105,6 +110,8 @@ func TestRoomsAndJoining(t *testing.T) {
 		{"/rooms", `{"name":"a","visibility":"open","relays":["/dns/nobody/tcp/1/p2p/` + testNode + `"]}`, 502, ""},
 		{"/rooms", `{"name":"a","visibility":"open","relays":["/dns/nobody/tcp/1/p2p/` + testNode + `","/dns/a/tcp/1/p2p/` + testNode + `"]}`, 201, "reach /dns/a/tcp/1/p2p/" + testNode + "; create a open"},
 		{"/rooms", `{"name":"a","visibility":"open","relays":["/dns/a/tcp/1"]}`, 400, ""},
+		{"/rooms", `{"name":"a","visibility":"open","heir":"` + testNode + `"}`, 201, "create a open"},
+		{"/rooms", `{"name":"a","visibility":"open","heir":"Budi"}`, 400, ""},
 		{"/rooms", `{"name":"a","visibility":"open","relays":["` + strings.Repeat(`/dns/a/tcp/1/p2p/`+testNode+`","`, maxRelays) + `/dns/a/tcp/1/p2p/` + testNode + `"]}`, 400, ""},
 		{"/rooms", `{"name":"a","visibility":"open","starts_at":"soon"}`, 400, ""},
 		{"/rooms/join", `{"link":"x","local":true}`, 202, "join x true"},
@@ -128,6 +135,14 @@ func TestRoomsAndJoining(t *testing.T) {
 		if status < 300 && (json.Unmarshal([]byte(body), &v) != nil || v.ID != d.room.id.String()) {
 			t.Error(body)
 		}
+	}
+}
+
+// TestNoHeir: where nobody inherits, nobody can be answered.
+func TestNoHeir(t *testing.T) {
+	d := start(t)
+	if status, body, _ := d.do("PUT", d.inRoom("/succession"), `{"agree":true}`); status != 404 || len(d.room.told()) > 0 {
+		t.Errorf("%d %s, told %v", status, body, d.room.told())
 	}
 }
 

@@ -56,6 +56,7 @@ type NewRoom struct {
 	Tags       []string   `json:"tags,omitempty"`
 	StartsAt   *time.Time `json:"starts_at,omitempty"`
 	Relays     []string   `json:"relays,omitempty"` // multiaddrs of community relays
+	Heir       string     `json:"heir,omitempty"`   // peer id of who may take the room over when the host is lost
 	Local      *bool      `json:"local,omitempty"`  // nil: as the listen addresses say
 }
 

@@ -157,10 +157,20 @@ const maxNamed = 24
 // host's last op, or the genesis), as the new host; to a room.Succeed by the heir from (prev: the hash of LastOfHost),
 // as a moderator.
 func Agree(k *identity.Key, kind room.Kind, id room.ID, from ed25519.PublicKey, prev room.OpID) room.Consent {
-	domain := wire.DomainAccept
-	if kind == room.Succeed {
-		domain = domainVote
-	}
-	s := wire.Sign(k, domain, &wire.Acceptance{Room: id[:], From: from, Prev: prev[:]})
+	s := wire.Sign(k, consentDomain(kind), &wire.Acceptance{Room: id[:], From: from, Prev: prev[:]})
 	return room.Consent{By: k.ID(), Body: s.Body, Sig: s.Sig}
+}
+
+func consentDomain(kind room.Kind) string {
+	if kind == room.Succeed {
+		return domainVote
+	}
+	return wire.DomainAccept
+}
+
+// Agreed reads a consent that another has sent: what Agree of her key makes. The error is room.Malformed or
+// room.BadSignature, also when it is about something else.
+func Agreed(s *wire.Signed, kind room.Kind, id room.ID, from ed25519.PublicKey, prev room.OpID) (room.Consent, error) {
+	p := parser{peers: map[string]peer.ID{}}
+	return p.consent(s, consentDomain(kind), id[:], from, prev)
 }

@@ -105,6 +105,9 @@ func (l *Ledger) Created() time.Time { return l.origin.Created }
 // Founder is who opened the room; a transfer does not change it.
 func (l *Ledger) Founder() peer.ID { return l.founder }
 
+// Heir is who may succeed a lost host; empty: nobody.
+func (l *Ledger) Heir() peer.ID { return l.heir }
+
 // Add takes ops in any order, duplicates welcome, and answers each in its place. An Added op may let earlier Pending
 // ones count too.
 func (l *Ledger) Add(ops ...*wire.Signed) []Verdict {

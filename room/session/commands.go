@@ -33,11 +33,16 @@ type InviteTerms struct {
 
 // Act appends a decision of mine about target: stage, audience, mute, unmute, lower, kick, ban, unban,
 // appoint, dismiss, admit, decline; or about the room (target empty): lock, unlock, end. A transfer hands the room to a
-// moderator, whose daemon countersigns: she has to be here, and I stay as a speaker.
+// moderator, whose daemon countersigns: she has to be here, and I stay as a speaker. Succeed without a target is the
+// heir's wish for the room of a lost host, for which the moderators are asked; about the heir who asks, it is a
+// moderator's consent, and decline her refusal.
 // Errors: ErrForbidden, ErrUnknown, ErrOver, that it could not be stored, or why there was no countersignature.
 func (s *Session) Act(ctx context.Context, kind room.Kind, target peer.ID, reason string) error {
-	if kind == room.Transfer {
+	switch kind {
+	case room.Transfer:
 		return s.transfer(ctx, target)
+	case room.Succeed:
+		return s.succeed(ctx, target)
 	}
 	return s.call(ctx, func() error { return s.act(kind, target, reason) })
 }

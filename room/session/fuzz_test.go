@@ -96,6 +96,9 @@ func FuzzReply(f *testing.F) {
 	f.Add(b)
 	b, _ = proto.Marshal(&wire.Challenge{Genesis: s.ledger.Genesis(), Grant: ops, Nonce: make([]byte, nonceLen)})
 	f.Add(b)
+	c := ledger.Agree(newcomer.cfg.Key, room.Succeed, s.cfg.Room, s.cfg.Key.Public(), room.OpID{1})
+	b, _ = proto.Marshal(&wire.LedgerReply{Accept: &wire.Signed{Body: c.Body, Sig: c.Sig, Key: newcomer.cfg.Key.Public()}})
+	f.Add(b)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel() // nothing may be asked of the network
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -103,6 +106,9 @@ func FuzzReply(f *testing.F) {
 		if proto.Unmarshal(b, &rep) == nil {
 			s.takeReply(&rep, newcomer.me, time.Now())
 			_ = s.provesRemoval(newcomer.me, &rep)
+			if _, err := ledger.Agreed(rep.Accept, room.Succeed, s.cfg.Room, s.cfg.Key.Public(), room.OpID{2}); err == nil {
+				t.Fatal("a vote that nobody signed")
+			}
 			s.drain()
 		}
 		var w wire.Welcome

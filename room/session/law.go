@@ -277,6 +277,9 @@ func (s *Session) act(kind room.Kind, target peer.ID, reason string) error {
 	if s.phase != Live {
 		return ErrOver
 	}
+	if kind == room.Decline && s.isAsked(target) {
+		return s.agree(target, false)
+	}
 	if !s.state.May(s.me, kind, target) {
 		return ErrForbidden
 	}

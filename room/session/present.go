@@ -27,7 +27,8 @@ func (s *Session) makeView() View {
 	v := View{
 		ID: s.cfg.Room.String(), State: s.phase, Local: s.cfg.Local, Tags: []string{}, Stage: []OnStage{}, AudienceList: []Person{},
 		Hands: []string{}, Knocks: []Person{}, Core: []string{}, Relays: []RelayView{}, Vouched: []string{}, Forked: []ForkView{}, Encryption: "no_key", Carrier: "direct",
-		Me: Me{PeerID: s.idOf(s.me), Role: room.NoRole.String(), Muted: true},
+		Succession: Succession{Agreed: []string{}, Against: []string{}},
+		Me:         Me{PeerID: s.idOf(s.me), Role: room.NoRole.String(), Muted: true},
 	}
 	if s.phase == Refused {
 		v.Reason = s.reason.String()
@@ -38,6 +39,7 @@ func (s *Session) makeView() View {
 	s.viewPolicy(&v)
 	s.viewPeople(&v)
 	s.viewForks(&v)
+	s.viewSuccession(&v)
 	if s.beat.chair != "" {
 		v.Chair = s.idOf(s.beat.chair)
 	}

@@ -316,7 +316,7 @@ func (p *soul) come(v *invite.Invite) {
 func (p *soul) restart() {
 	p.w.t.Helper()
 	p.halt()
-	cfg := Config{Issued: p.disk["invites"]}
+	cfg := Config{Issued: p.disk["invites"], Heard: p.disk["host"]}
 	for name, b := range p.disk {
 		m := &wire.Signed{}
 		if strings.HasPrefix(name, "op/") && proto.Unmarshal(b, m) == nil {

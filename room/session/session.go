@@ -37,6 +37,7 @@ type Config struct {
 	Genesis *wire.Signed
 	Ops     []*wire.Signed
 	Issued  []byte // what Save was given under "invites"
+	Heard   []byte // and under "host"
 	New     bool   // I open the room now
 	Ports   Ports
 	Log     *slog.Logger
@@ -100,6 +101,7 @@ type Session struct {
 	ad       adState
 	alone    bool // acts without having asked others, for want of any
 	carry    carry
+	heir     succession
 	guest    bool         // I am here by a pass: not in the ledger, not in the members' gossip
 	pass     *wire.Signed // mine, shown to relays
 	passAt   time.Time    // from when on it is good
@@ -151,6 +153,7 @@ func New(cfg Config) *Session {
 	s.own = newOwnSource(cfg.Room, s.me)
 	s.keys.handout, s.keys.notes = sframe.NewHandoutKey(), map[room.EpochID]keyNote{}
 	s.loadInvites(cfg.Issued)
+	s.loadHeard(cfg.Heard)
 	s.publishView()
 	return s
 }
@@ -249,6 +252,7 @@ func (s *Session) tick(now time.Time) {
 	s.tellDigest(now)
 	s.tallyGuests(now)
 	s.renewPass(now)
+	s.tendHost(now)
 	s.fetchAsGuest(now)
 }
 

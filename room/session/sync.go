@@ -48,6 +48,9 @@ func (s *Session) ledgerReply(p peer.ID, req *wire.LedgerRequest, now time.Time)
 	if len(req.Accept) > 0 {
 		return s.acceptRoom(p, req.Accept)
 	}
+	if len(req.Succeed) > 0 {
+		return s.askedToAgree(p, req.Succeed, now)
+	}
 	heads, err := ledger.DecodeSeen(req.Heads)
 	if err != nil {
 		return refuseLedger(room.Malformed)

@@ -30,6 +30,7 @@ type View struct {
 	Relays       []RelayView `json:"relays"`     // who carries the room now, the core first; empty: a mesh
 	Vouched      []string    `json:"vouched"`    // community nodes that the ledger vouches for
 	Forked       []ForkView  `json:"forked"`     // who signed two different histories
+	Succession   Succession  `json:"succession"` // what becomes of a room whose host is lost
 	NoRelay      bool        `json:"no_relay"`   // too many for a mesh, and nobody who could relay
 	Assist       bool        `json:"assist"`     // a mesh larger than it should be, for want of a relay
 	Locked       bool        `json:"locked"`
@@ -55,6 +56,20 @@ type ForkView struct {
 	Name    string `json:"name"`
 	Role    string `json:"role"`    // what she is now
 	Settled bool   `json:"settled"` // a later decision of somebody else named the history that counts
+}
+
+// Succession tells who may take the room over when the host is lost, and how far that is.
+type Succession struct {
+	Heir        string     `json:"heir"` // empty: nobody
+	HeirName    string     `json:"heir_name"`
+	HostHeardAt *time.Time `json:"host_heard_at"` // null while the host is here
+	From        *time.Time `json:"from"`          // from when the heir may ask
+	Needed      int        `json:"needed"`        // moderators who have to agree, while the host is away
+	Asking      bool       `json:"asking"`        // I am the heir and ask
+	Agreed      []string   `json:"agreed"`        // to me, so far
+	Against     []string   `json:"against"`
+	Asked       bool       `json:"asked"`  // I am a moderator and the heir asks me
+	Answer      string     `json:"answer"` // mine: yes, no, empty
 }
 
 // Phase is where a session is in its life.

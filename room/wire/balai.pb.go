@@ -1708,12 +1708,11 @@ type LedgerRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Room          []byte                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
 	Heads         []*Seen                `protobuf:"bytes,2,rep,name=heads,proto3" json:"heads,omitempty"`
-	Epochs        [][]byte               `protobuf:"bytes,3,rep,name=epochs,proto3" json:"epochs,omitempty"`                           // epoch ids wanted
-	Wanted        [][]byte               `protobuf:"bytes,4,rep,name=wanted,proto3" json:"wanted,omitempty"`                           // op ids wanted
 	Leave         *Signed                `protobuf:"bytes,5,opt,name=leave,proto3" json:"leave,omitempty"`                             // goodbye of who leaves before gossip flows; the reply is empty
 	Accept        []byte                 `protobuf:"bytes,6,opt,name=accept,proto3" json:"accept,omitempty"`                           // id of the host's last op: the host asks the other to take the room
 	Pass          *Signed                `protobuf:"bytes,7,opt,name=pass,proto3" json:"pass,omitempty"`                               // of who is not in the ledger; an authority answers with a new one
 	HandoutKey    *Signed                `protobuf:"bytes,8,opt,name=handout_key,json=handoutKey,proto3" json:"handout_key,omitempty"` // HandoutKey of a member that comes back: shows which process asks
+	Succeed       []byte                 `protobuf:"bytes,9,opt,name=succeed,proto3" json:"succeed,omitempty"`                         // cut.hash of the succeed op that the heir wants to write: she asks a moderator's vote
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1762,20 +1761,6 @@ func (x *LedgerRequest) GetHeads() []*Seen {
 	return nil
 }
 
-func (x *LedgerRequest) GetEpochs() [][]byte {
-	if x != nil {
-		return x.Epochs
-	}
-	return nil
-}
-
-func (x *LedgerRequest) GetWanted() [][]byte {
-	if x != nil {
-		return x.Wanted
-	}
-	return nil
-}
-
 func (x *LedgerRequest) GetLeave() *Signed {
 	if x != nil {
 		return x.Leave
@@ -1804,6 +1789,13 @@ func (x *LedgerRequest) GetHandoutKey() *Signed {
 	return nil
 }
 
+func (x *LedgerRequest) GetSucceed() []byte {
+	if x != nil {
+		return x.Succeed
+	}
+	return nil
+}
+
 type LedgerReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Genesis       *Signed                `protobuf:"bytes,1,opt,name=genesis,proto3" json:"genesis,omitempty"`
@@ -1813,7 +1805,7 @@ type LedgerReply struct {
 	Refused       uint32                 `protobuf:"varint,5,opt,name=refused,proto3" json:"refused,omitempty"` // a reason, 0 when served
 	More          bool                   `protobuf:"varint,6,opt,name=more,proto3" json:"more,omitempty"`
 	Sources       []*Signed              `protobuf:"bytes,7,rep,name=sources,proto3" json:"sources,omitempty"`
-	Accept        *Signed                `protobuf:"bytes,8,opt,name=accept,proto3" json:"accept,omitempty"` // the Acceptance that was asked for, domain "balai-accept/1"
+	Accept        *Signed                `protobuf:"bytes,8,opt,name=accept,proto3" json:"accept,omitempty"` // the Acceptance that was asked for, domain "balai-accept/1", or "balai-vote/1"
 	Lease         *Signed                `protobuf:"bytes,9,opt,name=lease,proto3" json:"lease,omitempty"`   // in force, if any
 	Pass          *Signed                `protobuf:"bytes,10,opt,name=pass,proto3" json:"pass,omitempty"`    // by an authority, for who asked
 	unknownFields protoimpl.UnknownFields
@@ -5465,17 +5457,16 @@ const file_balai_proto_rawDesc = "" +
 	"\x01n\x18\x01 \x01(\x04R\x01n\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x12\n" +
 	"\x04step\x18\x03 \x01(\rR\x04step\x12\x16\n" +
-	"\x06secret\x18\x04 \x01(\fR\x06secret\"\x92\x02\n" +
+	"\x06secret\x18\x04 \x01(\fR\x06secret\"\x88\x02\n" +
 	"\rLedgerRequest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\fR\x04room\x12$\n" +
-	"\x05heads\x18\x02 \x03(\v2\x0e.balai.v1.SeenR\x05heads\x12\x16\n" +
-	"\x06epochs\x18\x03 \x03(\fR\x06epochs\x12\x16\n" +
-	"\x06wanted\x18\x04 \x03(\fR\x06wanted\x12&\n" +
+	"\x05heads\x18\x02 \x03(\v2\x0e.balai.v1.SeenR\x05heads\x12&\n" +
 	"\x05leave\x18\x05 \x01(\v2\x10.balai.v1.SignedR\x05leave\x12\x16\n" +
 	"\x06accept\x18\x06 \x01(\fR\x06accept\x12$\n" +
 	"\x04pass\x18\a \x01(\v2\x10.balai.v1.SignedR\x04pass\x121\n" +
 	"\vhandout_key\x18\b \x01(\v2\x10.balai.v1.SignedR\n" +
-	"handoutKey\"\xf0\x02\n" +
+	"handoutKey\x12\x18\n" +
+	"\asucceed\x18\t \x01(\fR\asucceedJ\x04\b\x03\x10\x04J\x04\b\x04\x10\x05\"\xf0\x02\n" +
 	"\vLedgerReply\x12*\n" +
 	"\agenesis\x18\x01 \x01(\v2\x10.balai.v1.SignedR\agenesis\x12\"\n" +
 	"\x03ops\x18\x02 \x03(\v2\x10.balai.v1.SignedR\x03ops\x12%\n" +

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"balai/identity"
@@ -236,7 +237,13 @@ func TestNewcomer(t *testing.T) {
 func allKeys(l *liar, d *daemon, id sframe.EpochID) (out []sframe.Epoch) {
 	l.t.Helper()
 	l.connect(d)
-	rep, err := l.Fetch(l.ctx, idOf(d), &wire.LedgerRequest{Room: l.m.Room[:], Epochs: [][]byte{id[:], l.m.Epoch.ID[:]}})
+	req := &wire.LedgerRequest{Room: l.m.Room[:]}
+	var named []byte // by number 3, which once was for this: nothing is given for it
+	for _, e := range []sframe.EpochID{id, sframe.EpochID(l.m.Epoch.ID)} {
+		named = protowire.AppendBytes(protowire.AppendTag(named, 3, protowire.BytesType), e[:])
+	}
+	req.ProtoReflect().SetUnknown(named)
+	rep, err := l.Fetch(l.ctx, idOf(d), req)
 	if err != nil {
 		l.t.Fatal(err)
 	}
