@@ -18,6 +18,8 @@ export const members = (id: string, after = ''): Promise<Member[]> =>
 export const removed = (id: string, after = ''): Promise<Removed[]> =>
   get(`${room(id)}/removed${after ? `?after=${encodeURIComponent(after)}` : ''}`)
 export const transfer = (id: string, peer: string): Promise<void> => post(`${room(id)}/transfer`, { peer })
+export const askForRoom = (id: string): Promise<void> => post(`${room(id)}/succession`)
+export const answerHeir = (id: string, agree: boolean): Promise<void> => put(`${room(id)}/succession`, { agree })
 export const act = (id: string, peer: string, action: PersonAction, reason = ''): Promise<void> =>
   post(`${room(id)}/members/${encodeURIComponent(peer)}/${action}`, reason ? { reason } : undefined)
 export const raiseHand = (id: string, raised: boolean): Promise<void> => put(`${room(id)}/hand`, { raised })

@@ -116,6 +116,7 @@ export interface Room {
   relays: Relay[] | null
   vouched: string[] | null
   forked: Fork[] | null
+  succession: Succession
   no_relay: boolean
   assist: boolean
   locked: boolean
@@ -128,6 +129,20 @@ export interface Room {
 export interface Fork extends PeerName {
   role: Role | 'none'
   settled: boolean
+}
+
+/** Who may take the room over when the host is lost, and how far that is. */
+export interface Succession {
+  heir: string
+  heir_name: string
+  host_heard_at: string | null
+  from: string | null
+  needed: number
+  asking: boolean
+  agreed: string[] | null
+  against: string[] | null
+  asked: boolean
+  answer: 'yes' | 'no' | ''
 }
 
 export interface Relay extends PeerName {
@@ -191,6 +206,7 @@ export interface NewRoom {
   tags?: string[]
   starts_at?: string
   relays?: string[]
+  heir?: string
   local?: boolean
 }
 
