@@ -30,15 +30,48 @@ func (s *Session) newLedger(genesis *wire.Signed) (*ledger.Ledger, error) {
 	return ledger.New(genesis)
 }
 
-// openLedger takes up a stored ledger.
+// openLedger takes up a stored ledger, which comes in no order.
 func (s *Session) openLedger(genesis *wire.Signed, ops []*wire.Signed) error {
 	l, err := s.newLedger(genesis)
 	if err != nil {
 		return err
 	}
-	l.Add(ops...)
+	l.Add(inOrder(ops)...)
 	s.ledger, s.state, s.dirty = l, l.State(), true
 	return nil
+}
+
+// inOrder puts each op after those that it names: only some thousands may wait in a ledger, the rest would be refused.
+func inOrder(ops []*wire.Signed) []*wire.Signed {
+	left, out := make(map[room.OpID]*wire.Signed, len(ops)), make([]*wire.Signed, 0, len(ops))
+	for _, op := range ops {
+		left[ledgerID(op)] = op
+	}
+	var put func(id []byte)
+	put = func(id []byte) {
+		signed := left[[32]byte(id)]
+		if signed == nil {
+			return
+		}
+		delete(left, [32]byte(id))
+		var op wire.Op
+		_ = proto.Unmarshal(signed.Body, &op) // the ledger refuses what cannot be read
+		names := [][]byte{op.Prev, op.Grant, op.GetCut().GetHash()}
+		for _, seen := range op.Seen {
+			names = append(names, seen.Hash)
+		}
+		for _, n := range names {
+			if len(n) == len(room.OpID{}) {
+				put(n)
+			}
+		}
+		out = append(out, signed)
+	}
+	for _, op := range ops {
+		id := ledgerID(op)
+		put(id[:])
+	}
+	return out
 }
 
 // appendOp writes a decision of mine: it is stored before it counts, and announced unless the caller does.

@@ -2,6 +2,7 @@ package session
 
 import (
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -56,4 +57,28 @@ func TestALongLedgerIsOneWrite(t *testing.T) {
 			}
 		})
 	})
+}
+
+// A stored ledger that is longer than what may wait for others is taken up whole, in whatever order it lies on the disk.
+func TestALongLedgerIsTakenUp(t *testing.T) {
+	s := still(t)
+	const n = 6000
+	var ops []*wire.Signed
+	head := s.ledger.LastOfHost()
+	grant := s.ownGrant()
+	for i, last := 0, head.Hash; i < n; i++ {
+		op := wire.Sign(s.cfg.Key, wire.DomainOp, &wire.Op{
+			Room: s.cfg.Room[:], Seq: head.Seq + uint64(i) + 1, Prev: last[:], Grant: grant[:], Kind: uint32(room.Lock),
+		})
+		ops, last = append(ops, op), ledgerID(op)
+	}
+	before, _ := s.ledger.Since(nil, n)
+	ops = append(ops, before...)
+	rand.New(rand.NewPCG(1, 2)).Shuffle(len(ops), func(i, j int) { ops[i], ops[j] = ops[j], ops[i] })
+	if err := s.openLedger(s.ledger.Genesis(), ops); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(s.ledger.All()); got != len(ops) {
+		t.Errorf("%d of %d", got, len(ops))
+	}
 }
