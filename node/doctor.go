@@ -41,6 +41,9 @@ func (d *daemon) findings(ctx context.Context) []api.Finding {
 			if f, ok := hostFinding(v, time.Now()); ok {
 				out = append(out, f)
 			}
+			if f, ok := ledgerFinding(v); ok {
+				out = append(out, f)
+			}
 		}
 	}
 	if f, ok := d.files.finding(time.Now()); ok {

@@ -42,3 +42,13 @@ func age(d time.Duration) string {
 	}
 	return "a day"
 }
+
+// ledgerFinding tells that the host's checkpoint is of another state than this daemon's.
+func ledgerFinding(v session.View) (f api.Finding, ok bool) {
+	if !v.Differs {
+		return f, false
+	}
+	return finding("ledger", "fail", "“"+v.Name+"” is another room here than at its host",
+		"The host signed what follows from the decisions so far, and this program makes something else of the same ones: one of the two programs has a fault, or the host's is not honest. Who may do what can differ.",
+		"Update Balai here and at the host. Compare balai room ledger with others."), true
+}

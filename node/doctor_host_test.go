@@ -47,3 +47,13 @@ func TestALostHostInTheDoctor(t *testing.T) {
 		}
 	}
 }
+
+// A checkpoint that does not agree is told of.
+func TestADifferentLedgerInTheDoctor(t *testing.T) {
+	if f, ok := ledgerFinding(session.View{Name: "Tea"}); ok {
+		t.Errorf("told of nothing: %+v", f)
+	}
+	if f, ok := ledgerFinding(session.View{Name: "Tea", Differs: true}); !ok || f.Status != "fail" || !strings.Contains(f.Title, "Tea") {
+		t.Errorf("%+v", f)
+	}
+}

@@ -78,6 +78,7 @@ type (
 		NoRelay      bool     `json:"no_relay"`
 
 		Succession session.Succession `json:"succession"`
+		Differs    bool               `json:"differs"`
 
 		Relays []relayView `json:"relays"`
 		Forked []fork      `json:"forked"`

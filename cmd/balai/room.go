@@ -242,6 +242,9 @@ func printRoom(w io.Writer, v roomView) {
 		fmt.Fprintf(w, "key\t%s (%s)\n", clean(v.Epoch.Words), clean(v.Encryption))
 	}
 	fmt.Fprintf(w, "audio\t%s\n", carried(v))
+	if v.Differs {
+		fmt.Fprintln(w, "fault\tthe host's checkpoint is of another state than the same decisions make here; balai doctor tells more")
+	}
 	for _, line := range inheritance(v) {
 		fmt.Fprintf(w, "heir\t%s\n", line)
 	}

@@ -33,3 +33,14 @@ func TestInheritanceInWords(t *testing.T) {
 		}
 	}
 }
+
+// TestDifferenceInWords: a fault of the ledger is a line of its own.
+func TestDifferenceInWords(t *testing.T) {
+	for _, differs := range []bool{false, true} {
+		var b strings.Builder
+		printRoom(&b, roomView{Differs: differs})
+		if strings.Contains(b.String(), "fault\t") != differs {
+			t.Errorf("differs %v: %s", differs, b.String())
+		}
+	}
+}

@@ -83,7 +83,7 @@ func TestTheDocumentHasEveryRoute(t *testing.T) {
 		t.Errorf("promised %v\nthere    %v", want, there)
 	}
 	for name, fields := range map[string]string{
-		"Room":          "id name topic visibility language tags host state reason me stage audience hands core chair epoch encryption carrier created_at starts_at knocks members host_name audience_list locked local relays vouched forked succession no_relay assist",
+		"Room":          "id name topic visibility language tags host state reason me stage audience hands core chair epoch encryption carrier created_at starts_at knocks members host_name audience_list locked local relays vouched forked differs succession no_relay assist",
 		"Relay":         "peer_id name kind vouched holds_key me use",
 		"Relays":        "relays vouched offers answering",
 		"Community":     "peer_id addrs",

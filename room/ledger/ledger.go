@@ -68,8 +68,9 @@ type Ledger struct {
 	wait    waiting
 	parse   parser
 
-	law   *law        // nil: to be derived anew
-	state *room.State // nil: to be folded anew
+	checks checks
+	law    *law        // nil: to be derived anew
+	state  *room.State // nil: to be folded anew
 }
 
 // New starts the ledger of the room that genesis opens. Errors as in ParseGenesis.
@@ -313,5 +314,8 @@ func (l *Ledger) insert(n *node, named []*node) {
 	l.state = nil
 	if l.law != nil && !l.law.extend(n) {
 		l.law = nil
+	}
+	if n.op.Kind == room.Checkpoint {
+		l.check(n)
 	}
 }

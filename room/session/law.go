@@ -171,6 +171,21 @@ func (s *Session) saveLedger(genesis *wire.Signed, ops []*wire.Signed) error {
 	return s.cfg.Ports.SaveAll(data)
 }
 
+const (
+	checkpointEvery  = 10_000    // ops
+	checkpointPeriod = time.Hour // at the least, whatever others write meanwhile
+)
+
+// checkpoint writes the host's word what state the ops make, for others to compare, when there are many new ones.
+func (s *Session) checkpoint(now time.Time) {
+	if s.state.Host != s.me || s.ledger.Unchecked() < s.checkEvery || len(s.state.Forked) > 0 || !s.due.passed(&s.due.checkpoint, now, checkpointPeriod) {
+		return
+	}
+	if _, err := s.appendOp(room.Op{Kind: room.Checkpoint}, now, true); err != nil {
+		s.cfg.Log.Warn("no checkpoint", "err", err)
+	}
+}
+
 // afterLedger draws the consequences of a changed ledger.
 func (s *Session) afterLedger(now time.Time) {
 	old := s.state

@@ -40,6 +40,7 @@ func (s *Session) makeView() View {
 	s.viewPeople(&v)
 	s.viewForks(&v)
 	s.viewSuccession(&v)
+	v.Differs = s.ledger.Differs() != nil
 	if s.beat.chair != "" {
 		v.Chair = s.idOf(s.beat.chair)
 	}

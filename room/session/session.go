@@ -69,54 +69,55 @@ type Session struct {
 	watchSeq int
 
 	// Owned by Run.
-	ctx      context.Context
-	dice     *rand.Rand // whom to ask, how long to wait
-	phase    Phase
-	reason   room.Reason
-	ledger   *ledger.Ledger
-	state    *room.State // nil without a ledger
-	keys     keyring
-	live     map[peer.ID]*presence
-	chair    election.Chair
-	beat     beatState
-	admits   admitQueue
-	knocks   map[peer.ID]*knock
-	grace    map[peer.ID]time.Time // removed, still told why
-	keyless  time.Time             // since when I lack the epoch in force; zero: I do not
-	owed     time.Time             // a new epoch is due then; zero: none
-	cause    uint8
-	hand     *wire.Hand
-	muted    bool
-	wasStage bool
-	seq      uint64
-	instance []byte
-	own      ownSource
-	issued   []issued
-	chat     []Line
-	heard    map[uint32]map[peer.ID]time.Time
-	report   Report
-	due      deadlines
-	fetching map[peer.ID]bool
-	asking   bool
-	ad       adState
-	alone    bool // acts without having asked others, for want of any
-	carry    carry
-	heir     succession
-	guest    bool         // I am here by a pass: not in the ledger, not in the members' gossip
-	pass     *wire.Signed // mine, shown to relays
-	passAt   time.Time    // from when on it is good
-	passTry  time.Time    // when I last asked for a new one
-	leaving  bool         // said goodbye, and still carries others
-	limit    int          // people in the ledger and in gossip, from which on listeners come by a pass
-	guests   map[peer.ID]held
-	passed   map[room.InviteID]int // uses of invites by passes that I gave
-	tallied  map[room.InviteID]int // of these, written down
-	plan     Media
-	dirty    bool      // what follows from the state is to be drawn
-	unseen   bool      // the view is older than the state
-	urgent   bool      // and somebody waits for it
-	shown    time.Time // when the view was last made
-	ids      map[peer.ID]string
+	ctx        context.Context
+	dice       *rand.Rand // whom to ask, how long to wait
+	phase      Phase
+	reason     room.Reason
+	ledger     *ledger.Ledger
+	state      *room.State // nil without a ledger
+	keys       keyring
+	live       map[peer.ID]*presence
+	chair      election.Chair
+	beat       beatState
+	admits     admitQueue
+	knocks     map[peer.ID]*knock
+	grace      map[peer.ID]time.Time // removed, still told why
+	keyless    time.Time             // since when I lack the epoch in force; zero: I do not
+	owed       time.Time             // a new epoch is due then; zero: none
+	cause      uint8
+	hand       *wire.Hand
+	muted      bool
+	wasStage   bool
+	seq        uint64
+	instance   []byte
+	own        ownSource
+	issued     []issued
+	chat       []Line
+	heard      map[uint32]map[peer.ID]time.Time
+	report     Report
+	due        deadlines
+	fetching   map[peer.ID]bool
+	asking     bool
+	ad         adState
+	alone      bool // acts without having asked others, for want of any
+	carry      carry
+	heir       succession
+	guest      bool         // I am here by a pass: not in the ledger, not in the members' gossip
+	pass       *wire.Signed // mine, shown to relays
+	passAt     time.Time    // from when on it is good
+	passTry    time.Time    // when I last asked for a new one
+	leaving    bool         // said goodbye, and still carries others
+	checkEvery int          // ops from one checkpoint to the next
+	limit      int          // people in the ledger and in gossip, from which on listeners come by a pass
+	guests     map[peer.ID]held
+	passed     map[room.InviteID]int // uses of invites by passes that I gave
+	tallied    map[room.InviteID]int // of these, written down
+	plan       Media
+	dirty      bool      // what follows from the state is to be drawn
+	unseen     bool      // the view is older than the state
+	urgent     bool      // and somebody waits for it
+	shown      time.Time // when the view was last made
+	ids        map[peer.ID]string
 	signedKey,
 	signedSource made
 	signedFor sourceOf
@@ -145,7 +146,7 @@ func New(cfg Config) *Session {
 		live: map[peer.ID]*presence{}, knocks: map[peer.ID]*knock{}, grace: map[peer.ID]time.Time{},
 		heard: map[uint32]map[peer.ID]time.Time{}, fetching: map[peer.ID]bool{}, seen: map[[32]byte]time.Time{},
 		past: map[peer.ID]int64{}, asked: map[peer.ID]time.Time{}, pending: map[room.OpID]*wire.Signed{},
-		limit: gossipLimit, ids: map[peer.ID]string{}, guests: map[peer.ID]held{}, passed: map[room.InviteID]int{}, tallied: map[room.InviteID]int{},
+		limit: gossipLimit, checkEvery: checkpointEvery, ids: map[peer.ID]string{}, guests: map[peer.ID]held{}, passed: map[room.InviteID]int{}, tallied: map[room.InviteID]int{},
 	}
 	s.carry = newCarry(&s.cfg, s.me)
 	s.instance = randomBytes(8)
@@ -253,6 +254,7 @@ func (s *Session) tick(now time.Time) {
 	s.tallyGuests(now)
 	s.renewPass(now)
 	s.tendHost(now)
+	s.checkpoint(now)
 	s.fetchAsGuest(now)
 }
 
@@ -404,7 +406,7 @@ func (s *Session) Report(r Report) {
 }
 
 // deadlines are the next times of periodic work.
-type deadlines struct{ presence, heard, beat, ask, tally time.Time }
+type deadlines struct{ presence, heard, beat, ask, tally, checkpoint time.Time }
 
 // passed tells whether *at is due, and sets the next.
 func (d *deadlines) passed(at *time.Time, now time.Time, period time.Duration) bool {

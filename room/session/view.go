@@ -30,6 +30,7 @@ type View struct {
 	Relays       []RelayView `json:"relays"`     // who carries the room now, the core first; empty: a mesh
 	Vouched      []string    `json:"vouched"`    // community nodes that the ledger vouches for
 	Forked       []ForkView  `json:"forked"`     // who signed two different histories
+	Differs      bool        `json:"differs"`    // the host's checkpoint is of another state than the same ops make here
 	Succession   Succession  `json:"succession"` // what becomes of a room whose host is lost
 	NoRelay      bool        `json:"no_relay"`   // too many for a mesh, and nobody who could relay
 	Assist       bool        `json:"assist"`     // a mesh larger than it should be, for want of a relay

@@ -116,6 +116,7 @@ export interface Room {
   relays: Relay[] | null
   vouched: string[] | null
   forked: Fork[] | null
+  differs: boolean
   succession: Succession
   no_relay: boolean
   assist: boolean
