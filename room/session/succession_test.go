@@ -40,6 +40,7 @@ func (w *world) inherited(mods int) (host, heir *soul, m []*soul) {
 		m = append(m, p)
 	}
 	w.settle(append([]*soul{host, heir}, m...)...)
+	w.after(2 * presencePeriod) // all know where to find each other
 	return host, heir, m
 }
 
