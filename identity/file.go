@@ -15,7 +15,7 @@ import (
 // The refusals of Load and Open. The returned errors wrap them and say what to do.
 var (
 	// ErrExposed: others than the owner may read the file.
-	ErrExposed = errors.New("identity: the key file can be read by others")
+	ErrExposed = errors.New("identity: the file can be read by others")
 	// ErrCorrupt: the content is not a key file, or was changed.
 	ErrCorrupt = errors.New("identity: the key file is damaged")
 	// ErrSealed: the file is sealed with a passphrase and must go through Open.
@@ -38,6 +38,8 @@ const (
 	sealedType = "BALAI SEALED KEY"
 	version    = "1"
 
+	tempPattern = ".key-*" // of files on the way to their name
+
 	headerVersion = "Version"
 	headerPeer    = "Peer"
 
@@ -47,24 +49,39 @@ const (
 	othersRW = 0o077
 )
 
+// Ask gives the passphrase of a sealed key file. Whoever asked overwrites it after use.
+type Ask func() ([]byte, error)
+
 // Load reads the key file at path and writes nothing. A missing file is fs.ErrNotExist; a file that others can read is
-// ErrExposed, changed content is ErrCorrupt, a file made by Seal is ErrSealed.
-func Load(path string) (*Key, error) {
+// ErrExposed, changed content is ErrCorrupt. For a sealed file, and for no other, ask is called once; without ask it is
+// ErrSealed, and with a passphrase that does not open it ErrPassphrase.
+func Load(path string, ask Ask) (*Key, error) {
 	data, err := readPrivate(path)
 	if err != nil {
 		return nil, err
 	}
+	defer clear(data)
 	k, err := decode(data)
+	if errors.Is(err, ErrSealed) {
+		return openFile(path, data, ask)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%w (%s); nothing was changed: put back a copy, or move the file away to begin with a new identity", err, path)
+		return nil, damaged(err, path)
 	}
 	return k, nil
 }
 
+func damaged(err error, path string) error {
+	return fmt.Errorf("%w (%s); nothing was changed: put back a copy, or move the file away to begin with a new identity", err, path)
+}
+
 // LoadOrCreate is Load, or, only when there is no file at path, Generate and Save. Of two processes that do this at
-// once one makes the key and both return it.
-func LoadOrCreate(path string) (*Key, error) {
-	k, err := Load(path)
+// once one makes the key and both return it. Beside a sealed file it removes what a kill may have left open.
+func LoadOrCreate(path string, ask Ask) (*Key, error) {
+	k, err := Load(path, ask)
+	if _, sealed, look := Inspect(path); err == nil && look == nil && sealed {
+		_ = sweep(path) // a disk that cannot be written keeps nobody from starting
+	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return k, err
 	}
@@ -73,7 +90,7 @@ func LoadOrCreate(path string) (*Key, error) {
 	}
 	err = k.Save(path)
 	if errors.Is(err, fs.ErrExist) {
-		return Load(path)
+		return Load(path, ask)
 	}
 	if err != nil {
 		return nil, err
@@ -85,11 +102,19 @@ func LoadOrCreate(path string) (*Key, error) {
 // nil the file is whole and on disk; otherwise there is no file of that name that was not there before. An existing
 // file is fs.ErrExist and is left alone.
 func (k *Key) Save(path string) error {
-	block := &pem.Block{Type: plainType, Headers: headersOf(k), Bytes: k.private.Seed()}
-	if err := createPrivate(path, pem.EncodeToMemory(block)); err != nil {
+	data := k.encode()
+	defer clear(data)
+	if err := createPrivate(path, data); err != nil {
 		return fmt.Errorf("identity: save: %w", err)
 	}
 	return nil
+}
+
+// encode is the unsealed key file.
+func (k *Key) encode() []byte {
+	seed := k.private.Seed()
+	defer clear(seed)
+	return pem.EncodeToMemory(&pem.Block{Type: plainType, Headers: headersOf(k), Bytes: seed})
 }
 
 func headersOf(k *Key) map[string]string {
@@ -106,6 +131,7 @@ func decode(data []byte) (*Key, error) {
 	if block.Type == sealedType {
 		return nil, ErrSealed
 	}
+	defer clear(block.Bytes)
 	if len(block.Bytes) != ed25519.SeedSize {
 		return nil, ErrCorrupt
 	}
@@ -133,8 +159,7 @@ func keyNamed(seed []byte, name string) (*Key, error) {
 	return k, nil
 }
 
-// readPrivate reads a small regular file that nobody but its owner may read. Windows keeps rights in access lists and
-// has no such mode bits; there the folder of the user's profile protects the file.
+// readPrivate reads a small regular file that nobody but its owner may read.
 func readPrivate(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -148,8 +173,8 @@ func readPrivate(path string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%w: %s is not a regular file", ErrCorrupt, path)
 	}
-	if runtime.GOOS != "windows" && info.Mode().Perm()&othersRW != 0 {
-		return nil, fmt.Errorf("%w: %s has mode %04o; take the rights of others away with: chmod 600 %s", ErrExposed, path, info.Mode().Perm(), path)
+	if err := private(path, info.Mode()); err != nil {
+		return nil, err
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
@@ -159,6 +184,15 @@ func readPrivate(path string) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %s is longer than a key file", ErrCorrupt, path)
 	}
 	return data, nil
+}
+
+// private refuses the mode of a file that others have rights to. Windows keeps rights in access lists and has no such
+// mode bits; there the folder of the user's profile protects the file.
+func private(path string, mode fs.FileMode) error {
+	if runtime.GOOS != "windows" && mode.Perm()&othersRW != 0 {
+		return fmt.Errorf("%w: %s has mode %04o; take the rights of others away with: chmod 600 %s", ErrExposed, path, mode.Perm(), path)
+	}
+	return nil
 }
 
 // createPrivate makes a file that did not exist: written and synced under a name of its own, then linked to its place,
@@ -180,7 +214,7 @@ func createPrivate(path string, data []byte) error {
 }
 
 func writeTemp(dir string, data []byte) (string, error) {
-	f, err := os.CreateTemp(dir, ".key-*")
+	f, err := os.CreateTemp(dir, tempPattern)
 	if err != nil {
 		return "", err
 	}

@@ -14,7 +14,7 @@ import (
 
 func TestSaveLoad(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "new", "identity.key")
-	if _, err := Load(path); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Load(path, nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("Load of nothing = %v", err)
 	}
 	k := generate(t)
@@ -28,7 +28,7 @@ func TestSaveLoad(t *testing.T) {
 	if runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %o", info.Mode().Perm())
 	}
-	back, err := Load(path)
+	back, err := Load(path, nil)
 	if err != nil || back.ID() != k.ID() {
 		t.Fatalf("Load = %v, %v", back, err)
 	}
@@ -60,8 +60,8 @@ func TestLoadRefusesExposedFile(t *testing.T) {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		for name, load := range map[string]func(string) (*Key, error){"Load": Load, "LoadOrCreate": LoadOrCreate} {
-			_, err := load(path)
+		for name, load := range map[string]func(string, Ask) (*Key, error){"Load": Load, "LoadOrCreate": LoadOrCreate} {
+			_, err := load(path, nil)
 			if !errors.Is(err, ErrExposed) || !strings.Contains(err.Error(), "chmod 600 "+path) {
 				t.Errorf("%s with mode %o = %v", name, mode, err)
 			}
@@ -70,7 +70,7 @@ func TestLoadRefusesExposedFile(t *testing.T) {
 	if err := os.Chmod(path, 0o400); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(path); err != nil {
+	if _, err := Load(path, nil); err != nil {
 		t.Errorf("Load with mode 400 = %v", err)
 	}
 }
@@ -84,7 +84,7 @@ func TestKeyFileVectors(t *testing.T) {
 			if err := os.WriteFile(path, content, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			k, err := LoadOrCreate(path)
+			k, err := LoadOrCreate(path, nil)
 			if target, ok := want[v["expect"]]; !ok || !errors.Is(err, target) {
 				t.Fatalf("LoadOrCreate = %v, want %s", err, v["expect"])
 			}
@@ -125,14 +125,14 @@ func TestFlippedByteNeverMakesAnotherKey(t *testing.T) {
 
 func TestLoadRefusesWhatIsNoKeyFile(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := Load(dir); !errors.Is(err, ErrCorrupt) {
+	if _, err := Load(dir, nil); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("Load of a folder = %v", err)
 	}
 	long := filepath.Join(dir, "long")
 	if err := os.WriteFile(long, make([]byte, maxFile+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(long); !errors.Is(err, ErrCorrupt) {
+	if _, err := Load(long, nil); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("Load of a long file = %v", err)
 	}
 }
@@ -145,7 +145,7 @@ func TestLoadOrCreateAtOnce(t *testing.T) {
 	var wait sync.WaitGroup
 	for i := range n {
 		wait.Go(func() {
-			if k, err := LoadOrCreate(path); err != nil {
+			if k, err := LoadOrCreate(path, nil); err != nil {
 				t.Error(err)
 			} else {
 				ids[i] = k.ID().String()
@@ -173,15 +173,15 @@ func TestSaveReportsFailure(t *testing.T) {
 
 func TestSealOpen(t *testing.T) {
 	k := generate(t)
-	sealed, err := k.Seal("correct horse")
+	sealed, err := k.Seal([]byte("correct horse"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	back, err := Open(sealed, "correct horse")
+	back, err := Open(sealed, []byte("correct horse"))
 	if err != nil || back.ID() != k.ID() {
 		t.Fatalf("Open = %v, %v", back, err)
 	}
-	if _, err := Open(sealed, "correct horsf"); !errors.Is(err, ErrPassphrase) {
+	if _, err := Open(sealed, []byte("correct horsf")); !errors.Is(err, ErrPassphrase) {
 		t.Errorf("a wrong passphrase = %v", err)
 	}
 	if _, err := decode(sealed); !errors.Is(err, ErrSealed) {
@@ -190,27 +190,27 @@ func TestSealOpen(t *testing.T) {
 	if bytes.Contains(sealed, k.private.Seed()) {
 		t.Error("the seed is readable")
 	}
-	again, err := k.Seal("correct horse")
+	again, err := k.Seal([]byte("correct horse"))
 	if err != nil || bytes.Equal(again, sealed) {
 		t.Error("two seals are alike: salt or nonce is used again")
 	}
-	if _, err := k.Seal(""); err == nil {
+	if _, err := k.Seal([]byte("")); err == nil {
 		t.Error("sealed with an empty passphrase")
 	}
 	other := bytes.Replace(sealed, []byte(k.ID().String()), []byte(generate(t).ID().String()), 1)
-	if _, err := Open(other, "correct horse"); !errors.Is(err, ErrPassphrase) {
+	if _, err := Open(other, []byte("correct horse")); !errors.Is(err, ErrPassphrase) {
 		t.Errorf("under the name of another peer = %v", err)
 	}
 }
 
 func TestOpenVector(t *testing.T) {
 	v, content := vector(t, filepath.Join("testdata", "key-sealed.txt"))
-	k, err := Open(content, v["pass"])
+	k, err := Open(content, []byte(v["pass"]))
 	if err != nil || k.ID().String() != v["peer"] {
 		t.Fatalf("Open = %v, %v", k, err)
 	}
 	_, plain := vector(t, filepath.Join("testdata", "key-plain.txt"))
-	if _, err := Open(plain, v["pass"]); !errors.Is(err, ErrCorrupt) {
+	if _, err := Open(plain, []byte(v["pass"])); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("Open of an unsealed key = %v", err)
 	}
 }
@@ -237,7 +237,7 @@ func FuzzKeyFile(f *testing.F) {
 		if err := k.Save(path); err != nil {
 			t.Fatal(err)
 		}
-		if back, err := Load(path); err != nil || back.ID() != k.ID() {
+		if back, err := Load(path, nil); err != nil || back.ID() != k.ID() {
 			t.Fatalf("round trip: %v, %v", back, err)
 		}
 	})

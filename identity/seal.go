@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"crypto/cipher"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/pem"
@@ -28,8 +29,8 @@ const (
 // Seal is the key as a text that needs pass to be read again: PEM of salt 16 | nonce 24 | XChaCha20-Poly1305 of the
 // seed, under Argon2id of the passphrase, bound to the peer id beside it. An empty passphrase is refused. It takes
 // about 64 MiB of memory for a moment.
-func (k *Key) Seal(pass string) ([]byte, error) {
-	if pass == "" {
+func (k *Key) Seal(pass []byte) ([]byte, error) {
+	if len(pass) == 0 {
 		return nil, errors.New("identity: seal: an empty passphrase protects nothing")
 	}
 	head := make([]byte, saltLen+chacha20poly1305.NonceSizeX, saltLen+chacha20poly1305.NonceSizeX+ed25519.SeedSize+chacha20poly1305.Overhead)
@@ -40,18 +41,20 @@ func (k *Key) Seal(pass string) ([]byte, error) {
 }
 
 // sealWith seals with the salt and the nonce given in head.
-func (k *Key) sealWith(pass string, head []byte) ([]byte, error) {
-	aead, err := chacha20poly1305.NewX(stretch(pass, head[:saltLen]))
+func (k *Key) sealWith(pass []byte, head []byte) ([]byte, error) {
+	aead, err := stretch(pass, head[:saltLen])
 	if err != nil {
 		return nil, fmt.Errorf("identity: seal: %w", err)
 	}
+	seed := k.private.Seed()
+	defer clear(seed)
 	name := separated(sealDomain, []byte(k.id.String()))
-	body := aead.Seal(head, head[saltLen:], k.private.Seed(), name)
+	body := aead.Seal(head, head[saltLen:], seed, name)
 	return pem.EncodeToMemory(&pem.Block{Type: sealedType, Headers: headersOf(k), Bytes: body}), nil
 }
 
 // Open reads what Seal wrote. A text that is not a sealed key is ErrCorrupt, one that does not open ErrPassphrase.
-func Open(sealed []byte, pass string) (*Key, error) {
+func Open(sealed []byte, pass []byte) (*Key, error) {
 	if len(sealed) > maxFile {
 		return nil, ErrCorrupt
 	}
@@ -63,7 +66,7 @@ func Open(sealed []byte, pass string) (*Key, error) {
 	if block.Type != sealedType || len(block.Bytes) != head+ed25519.SeedSize+chacha20poly1305.Overhead {
 		return nil, ErrCorrupt
 	}
-	aead, err := chacha20poly1305.NewX(stretch(pass, block.Bytes[:saltLen]))
+	aead, err := stretch(pass, block.Bytes[:saltLen])
 	if err != nil {
 		return nil, fmt.Errorf("identity: open: %w", err)
 	}
@@ -72,9 +75,13 @@ func Open(sealed []byte, pass string) (*Key, error) {
 	if err != nil {
 		return nil, ErrPassphrase
 	}
+	defer clear(seed)
 	return keyNamed(seed, name)
 }
 
-func stretch(pass string, salt []byte) []byte {
-	return argon2.IDKey([]byte(pass), salt, sealTime, sealMemory, sealThreads, chacha20poly1305.KeySize)
+// stretch is the cipher that a passphrase gives with a salt. The cipher keeps a copy of its key until it is collected.
+func stretch(pass, salt []byte) (cipher.AEAD, error) {
+	key := argon2.IDKey(pass, salt, sealTime, sealMemory, sealThreads, chacha20poly1305.KeySize)
+	defer clear(key)
+	return chacha20poly1305.NewX(key)
 }

@@ -52,7 +52,7 @@ var imports = map[string]rule{
 		[]string{"identity", "room", "room/wire", "room/invite", "room/ledger", "room/election", "room/overlay", "room/media", "room/session", "room/sframe", "node/api", "node/p2p", "node/rtc", "node/store", "node/web"},
 		with(peerID, "github.com/libp2p/go-libp2p/core/protocol", "github.com/libp2p/go-libp2p/core/record", maddr, datas, datas+"/", protobuf, "github.com/prometheus/client_golang/"),
 	},
-	"cmd/balai": {[]string{"identity", "node", "node/api", "room", "room/invite", "room/session"}, with(peerID, "github.com/alecthomas/kong", "github.com/pelletier/go-toml/v2", maddr)},
+	"cmd/balai": {[]string{"identity", "node", "node/api", "room", "room/invite", "room/session"}, with(peerID, "github.com/alecthomas/kong", "github.com/pelletier/go-toml/v2", maddr, "golang.org/x/term")},
 }
 
 // Budgets: what the code we admire keeps to.

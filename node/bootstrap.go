@@ -31,6 +31,7 @@ type BootstrapConfig struct {
 	Metrics string   // host:port for Prometheus; empty: none
 	Web     string   // host:port for the page behind /j; empty: none
 	Version string
+	Unlock  identity.Ask // the passphrase of a sealed key; nil: such a key is refused
 	Log     *slog.Logger
 	Ready   func(Ready)
 
@@ -87,7 +88,7 @@ func (c *community) start(ctx context.Context) error {
 	if c.store, err = store.Open(filepath.Join(c.cfg.Data, "store")); err != nil {
 		return err
 	}
-	key, err := identity.LoadOrCreate(filepath.Join(c.cfg.Data, KeyFile))
+	key, err := identity.LoadOrCreate(filepath.Join(c.cfg.Data, KeyFile), c.cfg.Unlock)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -101,10 +102,12 @@ func (d *daemon) Watch(fn func(string)) (cancel func()) {
 
 // Node is api.Backend.
 func (d *daemon) Node() api.Node {
+	_, sealed, err := identity.Inspect(filepath.Join(d.cfg.Data, KeyFile)) // anew: it may have changed while this runs
 	return api.Node{
 		PeerID: d.key.ID().String(), Words: identity.Fingerprint(d.key.ID()), Name: d.profileNow().Name, Version: d.cfg.Version,
 		Addrs: addrStrings(d.host.Addrs()), Reachability: d.host.Reachability(), Peers: d.host.Peers(),
 		ClockSkewMS: d.hall.skew().Milliseconds(), APIVersion: api.Version,
+		KeyProtected: sealed && err == nil,
 	}
 }
 

@@ -2,13 +2,17 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	ds "github.com/ipfs/go-datastore"
 
+	"balai/identity"
 	"balai/node/api"
 	"balai/node/store"
 	"balai/room/session"
@@ -33,7 +37,7 @@ func (d *daemon) lookAtFiles() {
 
 // findings are what is known of the daemon's health.
 func (d *daemon) findings(ctx context.Context) []api.Finding {
-	out := []api.Finding{d.checkPeers(), d.checkCommunity(), d.checkReach(), d.checkRelay(), d.checkClock(), d.checkStore()}
+	out := []api.Finding{d.checkPeers(), d.checkCommunity(), d.checkReach(), d.checkRelay(), d.checkClock(), d.checkStore(), KeyFinding(d.cfg.Data)}
 	out = append(out, d.checkDamage(ctx)...)
 	for _, j := range d.allRooms() {
 		if v := j.s.View(); v.State == session.Live {
@@ -150,6 +154,21 @@ func (d *daemon) checkStore() api.Finding {
 			"Make space on the disk, or let this user write to "+d.cfg.Data+".")
 	}
 	return finding("storage", "ok", "What is decided is stored", "", "")
+}
+
+// KeyFinding tells whether the key in a data folder can be used, and what a thief of the disk would get.
+func KeyFinding(dir string) api.Finding {
+	_, sealed, err := identity.Inspect(filepath.Join(dir, KeyFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return finding("identity", "warn", "There is no key file", err.Error()+". At the next start a new one is made: a new identity.",
+			"Had you one, bring it back, or restore a copy: balai identity import FILE")
+	case err != nil:
+		return finding("identity", "warn", "The key cannot be used", err.Error(), "")
+	case sealed:
+		return finding("identity", "ok", "A passphrase protects the key", "Who takes the disk does not have it.", "")
+	}
+	return finding("identity", "ok", "The key is there and private; no passphrase protects it", "Who takes the disk is you.", "To put one on it: balai identity protect")
 }
 
 // checkDamage tells what of the store was damaged, and which rooms suffer from it.

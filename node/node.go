@@ -39,6 +39,7 @@ type Config struct {
 	RelayKbps int    // upload that it gives to others in a room, in kbit/s; 0: as usual
 	Name      string // display name for a profile that has none
 	Version   string
+	Unlock    identity.Ask // the passphrase of a sealed key; nil: such a key is refused
 	Log       *slog.Logger
 	Ready     func(Ready) // called once, when all is up
 }
@@ -99,7 +100,7 @@ func newDaemon(ctx context.Context, cfg Config) (d *daemon, err error) {
 	if d.store, err = store.Open(filepath.Join(cfg.Data, "store")); err != nil {
 		return d, err
 	}
-	if d.key, err = identity.LoadOrCreate(filepath.Join(cfg.Data, KeyFile)); err != nil {
+	if d.key, err = identity.LoadOrCreate(filepath.Join(cfg.Data, KeyFile), cfg.Unlock); err != nil {
 		return d, err
 	}
 	if d.token, err = api.LoadOrCreateToken(cfg.Data); err != nil {

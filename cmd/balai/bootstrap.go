@@ -16,6 +16,7 @@ type bootstrapCmd struct {
 	RelayKbps        int  `default:"100000" placeholder:"KBIT/S" help:"Upload for the audio of rooms that ask this node to carry them (${default}); one room gets a quarter."`
 	NoRelay          bool `help:"Carry no room's audio."`
 	RelayVouchedOnly bool `help:"Carry only rooms whose moderators vouch for this node."`
+	passphraseFlag
 	lifetime
 }
 
@@ -40,11 +41,12 @@ func (c *bootstrapCmd) Run(ctx context.Context, a *app) error {
 	if c.NoRelay {
 		c.RelayKbps = 0
 	}
-	return node.Bootstrap(ctx, node.BootstrapConfig{
+	return again(node.Bootstrap(ctx, node.BootstrapConfig{
+		Unlock:    c.unlock(ctx, a, c.lifetime),
 		RelayKbps: c.RelayKbps, RelayVouchedOnly: c.RelayVouchedOnly,
 		Data: dir, Listen: c.Listen, DNS: c.DNS, Metrics: c.Metrics, Web: c.Web, Version: versionNow().Version, Log: a.logger(),
 		Ready: func(r node.Ready) {
 			a.ready(r, "community node is ready: "+strings.Join(r.Addrs, " "))
 		},
-	})
+	}))
 }

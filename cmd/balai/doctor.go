@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"balai/node"
 	"balai/node/api"
 )
 
@@ -61,10 +62,9 @@ func (a *app) findings(ctx context.Context) ([]api.Finding, error) {
 		Check: "daemon", Status: "fail", Title: "No daemon runs with this data folder",
 		Detail: err.Error(), Action: "Start it: balai run",
 	}}
-	if _, _, err := a.key(); err != nil {
-		return append(findings, api.Finding{
-			Check: "identity", Status: "warn", Title: "The key cannot be used", Detail: err.Error(),
-		}), nil
+	dir, err := a.dataDir()
+	if err != nil {
+		return nil, err
 	}
-	return append(findings, api.Finding{Check: "identity", Status: "ok", Title: "The key is there and private"}), nil
+	return append(findings, node.KeyFinding(dir)), nil
 }

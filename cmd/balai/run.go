@@ -9,6 +9,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/term"
+
 	"balai/node"
 )
 
@@ -24,6 +26,7 @@ type runCmd struct {
 	Name      string   `placeholder:"NAME" help:"Your name in rooms, kept for a profile that has none yet."`
 	RelayKbps int      `placeholder:"KBIT/S" help:"Upload that this daemon gives to others in a room, at most. Usual: 6000, and 100000 in a room of its own network."`
 	Relay     string   `enum:"auto,never,only-lan" default:"auto" help:"May this daemon pass on other people's sealed audio in rooms that you are in. auto: when a room chooses it; never; only-lan: only in rooms that use this network's own addresses."`
+	passphraseFlag
 	lifetime
 }
 
@@ -34,14 +37,16 @@ type lifetime struct {
 
 func (runCmd) Help() string {
 	return `One line is printed when the daemon is ready; then DIR/api.json holds the address of the local API with
-its token, and DIR/addrs where other daemons can reach this one. Ctrl-C ends it.
+its token, and DIR/addrs where other daemons can reach this one. Ctrl-C ends it. A key that balai identity protect
+sealed is asked for on the terminal, or opened with --passphrase-file.
 
 Examples:
   balai run
   balai run --name Ana --bootstrap /dns/balai.example.org/udp/4330/quic-v1/p2p/12D3KooW…
   balai run --data ~/second-me --api 127.0.0.1:0 --no-browser
   balai run --listen /ip4/127.0.0.1/udp/0/quic-v1      on this machine only, any port
-  balai run --relay never                              on a metered line: carry nobody else's audio`
+  balai run --relay never                              on a metered line: carry nobody else's audio
+  balai run --passphrase-file ~/.balai-pass            a protected key, no terminal`
 }
 
 // readyShape is the one line of run and bootstrap with --json.
@@ -59,8 +64,9 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 	}
 	ctx, stop := c.bound(ctx)
 	defer stop()
-	return node.Run(ctx, node.Config{
-		Data: dir, API: c.API, Listen: c.Listen, Bootstrap: c.Bootstrap, NoMDNS: c.NoMDNS, Relay: c.Relay, RelayKbps: max(c.RelayKbps, 0), Name: c.Name,
+	return again(node.Run(ctx, node.Config{
+		Unlock: c.unlock(ctx, a, c.lifetime),
+		Data:   dir, API: c.API, Listen: c.Listen, Bootstrap: c.Bootstrap, NoMDNS: c.NoMDNS, Relay: c.Relay, RelayKbps: max(c.RelayKbps, 0), Name: c.Name,
 		Version: versionNow().Version, Log: a.logger(),
 		Ready: func(r node.Ready) {
 			a.ready(r, "balai is ready: "+r.URL+" (balai open shows the page)")
@@ -68,7 +74,7 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 				go func() { _ = openBrowser(r.Page) }() // the line above says how else; it ends by itself after openerLimit
 			}
 		},
-	})
+	}))
 }
 
 // ready prints the one line.
@@ -123,6 +129,5 @@ func (a *app) logger() *slog.Logger {
 }
 
 func isTerminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	return term.IsTerminal(int(f.Fd()))
 }

@@ -46,7 +46,7 @@ func TestScripts(t *testing.T) {
 			"await":    await,
 			"exitcode": exitcode,
 			"mode":     mode,
-			"term":     term,
+			"term":     sigterm,
 		},
 	})
 }
@@ -84,8 +84,8 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Fatalf("%s: waited %s", args[0], awaitLimit)
 }
 
-// term sends SIGTERM to the n-th command in the background.
-func term(ts *testscript.TestScript, neg bool, args []string) {
+// sigterm sends SIGTERM to the n-th command in the background.
+func sigterm(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: term n")
 	}

@@ -17,6 +17,7 @@ type Node struct {
 	Peers        int      `json:"peers"`
 	ClockSkewMS  int64    `json:"clock_skew_ms"`
 	APIVersion   int      `json:"api_version"`
+	KeyProtected bool     `json:"key_protected"` // the key on the disk opens with a passphrase alone
 }
 
 // Profile is the shape of /profile.

@@ -76,7 +76,7 @@ func testKey(t testing.TB, name string) *identity.Key {
 	if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	k, err := identity.Load(path)
+	k, err := identity.Load(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

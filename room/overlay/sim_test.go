@@ -154,7 +154,7 @@ func simKey(t *testing.T, seed, i uint64) *identity.Key {
 	if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	k, err := identity.Load(path)
+	k, err := identity.Load(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

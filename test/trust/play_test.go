@@ -311,7 +311,7 @@ func eventuallyWithin(t *testing.T, limit time.Duration, what string, ok func() 
 // keyOf is a daemon's own key: what is signed with it is what that person might sign.
 func keyOf(t *testing.T, d *daemon) *identity.Key {
 	t.Helper()
-	k, err := identity.Load(filepath.Join(d.dir, node.KeyFile))
+	k, err := identity.Load(filepath.Join(d.dir, node.KeyFile), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

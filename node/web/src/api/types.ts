@@ -23,6 +23,7 @@ export interface Node {
   peers: number
   clock_skew_ms: number
   api_version: number
+  key_protected: boolean
 }
 
 export interface Profile {
