@@ -79,28 +79,37 @@ func policyOf(n api.NewRoom) (p room.Policy, err error) {
 	if p.Visibility, err = room.ParseVisibility(n.Visibility); err != nil {
 		return p, err
 	}
-	p.Name, p.Topic, p.Language = strings.TrimSpace(n.Name), strings.TrimSpace(n.Topic), strings.TrimSpace(n.Language)
-	switch {
-	case p.Name == "":
-		return p, fmt.Errorf("a room needs a name: %w", room.Malformed)
-	case len(p.Name) > maxName || len(p.Topic) > maxTopic || len(p.Language) > maxLang || len(n.Tags) > maxTags:
-		return p, fmt.Errorf("a room's name has at most %d bytes, its topic %d, and at most %d tags: %w", maxName, maxTopic, maxTags, room.Malformed)
-	}
-	for _, t := range n.Tags {
-		if t = strings.TrimSpace(t); t == "" || len(t) > maxTag {
-			return p, fmt.Errorf("a tag has 1 to %d bytes: %w", maxTag, room.Malformed)
-		}
-		p.Tags = append(p.Tags, t)
-	}
-	for _, s := range append([]string{p.Name, p.Topic, p.Language}, p.Tags...) {
-		if !plainLine(s) { // no hallway would list it
-			return p, fmt.Errorf("the room's texts are single lines without control characters and changes of writing direction: %w", room.Malformed)
-		}
-	}
+	p.Name, p.Topic, p.Language, p.Tags = n.Name, n.Topic, n.Language, n.Tags
 	if n.StartsAt != nil {
 		p.StartsAt = n.StartsAt.UTC().Truncate(time.Second)
 	}
-	return p, nil
+	return p, tidy(&p)
+}
+
+// tidy trims the texts of a policy and refuses those that no hallway would list.
+func tidy(p *room.Policy) error {
+	p.Name, p.Topic, p.Language = strings.TrimSpace(p.Name), strings.TrimSpace(p.Topic), strings.TrimSpace(p.Language)
+	switch {
+	case p.Name == "":
+		return fmt.Errorf("a room needs a name: %w", room.Malformed)
+	case len(p.Name) > maxName || len(p.Topic) > maxTopic || len(p.Language) > maxLang || len(p.Tags) > maxTags:
+		return fmt.Errorf("a room's name has at most %d bytes, its topic %d, and at most %d tags: %w", maxName, maxTopic, maxTags, room.Malformed)
+	}
+	texts := []string{p.Name, p.Topic, p.Language}
+	var tags []string // nil when there are none, as in a policy that came by the wire
+	for _, t := range p.Tags {
+		if t = strings.TrimSpace(t); t == "" || len(t) > maxTag {
+			return fmt.Errorf("a tag has 1 to %d bytes: %w", maxTag, room.Malformed)
+		}
+		tags = append(tags, t)
+	}
+	p.Tags = tags
+	for _, s := range append(texts, tags...) {
+		if !plainLine(s) {
+			return fmt.Errorf("the room's texts are single lines without control characters and changes of writing direction: %w", room.Malformed)
+		}
+	}
+	return nil
 }
 
 // await waits until the room's view is as wanted, or the room is over, or ctx ends.

@@ -214,6 +214,16 @@ type seated struct {
 
 func (j *joined) api() api.Room { return seated{j.s, j} }
 
+// Change is api.Room: what the room says of itself has to fit its ad.
+func (r seated) Change(ctx context.Context, edit func(*room.Policy) error) error {
+	return r.Session.Change(ctx, func(p *room.Policy) error {
+		if err := edit(p); err != nil {
+			return err
+		}
+		return tidy(p)
+	})
+}
+
 // Leave is api.Room.
 func (r seated) Leave(ctx context.Context) error {
 	if err := r.Session.Leave(ctx); err != nil {

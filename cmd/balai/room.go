@@ -14,6 +14,7 @@ import (
 type roomCmd struct {
 	List    roomListCmd    `cmd:"" default:"1" help:"The hallway: rooms heard of and my own."`
 	Create  roomCreateCmd  `cmd:"" help:"Open a room."`
+	Set     roomSetCmd     `cmd:"" help:"Change a room's name, topic, language, tags, or who may come."`
 	Join    roomJoinCmd    `cmd:"" help:"Join by an invite link, or an open room of the hallway."`
 	Show    roomShowCmd    `cmd:"" help:"Who is in a room and how it goes."`
 	Members roomMembersCmd `cmd:"" help:"Everybody in a room."`
@@ -54,6 +55,7 @@ Examples:
   balai room
   balai room create "Evening tea" --topic "what we read" --language en
   balai room join 'balai:join#…'
+  balai room set "Evening tea" --topic "what we read next"
   balai room stage "Evening tea" Budi
   balai room kick "Evening tea" 12D3KooW… --reason spam
   balai room vouch "Evening tea" /dns/balai.example.org/udp/4330/quic-v1/p2p/12D3KooW…`

@@ -91,6 +91,9 @@ func (s *settings) Validate(app *kong.Application) error {
 // flagsBelow collects the flags by the name of their top command, and all of them under "".
 func flagsBelow(n *kong.Node, top string, known map[string]map[string]bool) {
 	for _, f := range n.Flags {
+		if len(f.Envs) == 0 {
+			continue // not a setting
+		}
 		for _, t := range []string{top, ""} {
 			if known[t] == nil {
 				known[t] = map[string]bool{}
@@ -109,6 +112,9 @@ func flagsBelow(n *kong.Node, top string, known map[string]map[string]bool) {
 
 // Resolve gives a flag's value in the file, unless the environment has one.
 func (s *settings) Resolve(_ *kong.Context, parent *kong.Path, flag *kong.Flag) (any, error) {
+	if len(flag.Envs) == 0 {
+		return nil, nil // not a setting
+	}
 	for _, env := range flag.Envs {
 		if _, ok := os.LookupEnv(env); ok {
 			return nil, nil

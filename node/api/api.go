@@ -90,6 +90,7 @@ type Room interface {
 	View() session.View
 	Watch(fn func(session.Event)) (cancel func())
 	Act(ctx context.Context, kind room.Kind, target peer.ID, reason string) error
+	Change(ctx context.Context, edit func(*room.Policy) error) error
 	RaiseHand(ctx context.Context, raised bool) error
 	Mute(ctx context.Context, muted bool) error
 	Invite(ctx context.Context, t session.InviteTerms) (session.InviteView, error)

@@ -98,6 +98,14 @@ func (f *fakeRoom) Act(_ context.Context, kind room.Kind, target peer.ID, reason
 	return f.did("%v %v %s", kind, target, reason)
 }
 
+func (f *fakeRoom) Change(_ context.Context, edit func(*room.Policy) error) error {
+	p := room.Policy{Visibility: room.Unlisted, Name: "old", Topic: "old", Language: "old", Tags: []string{"old"}}
+	if err := edit(&p); err != nil {
+		return err
+	}
+	return f.did("change %s %s %s %s %q", p.Name, p.Topic, p.Language, p.Visibility, p.Tags)
+}
+
 func (f *fakeRoom) RaiseHand(_ context.Context, raised bool) error { return f.did("hand %v", raised) }
 
 func (f *fakeRoom) Mute(_ context.Context, muted bool) error { return f.did("muted %v", muted) }

@@ -14,7 +14,7 @@ import (
 // promised is the table that programs are written against.
 var promised = strings.Fields(`
 	POST/session POST/codes GET/node GET/profile PUT/profile GET/rooms POST/rooms GET/rooms/{id}/relays PUT/rooms/{id}/relays/{peer}
-	DELETE/rooms/{id}/relays/{peer} POST/invites/inspect POST/rooms/join GET/rooms/{id} POST/rooms/{id}/leave
+	DELETE/rooms/{id}/relays/{peer} POST/invites/inspect POST/rooms/join GET/rooms/{id} PATCH/rooms/{id} POST/rooms/{id}/leave
 	POST/rooms/{id}/end POST/rooms/{id}/lock POST/rooms/{id}/transfer POST/rooms/{id}/succession PUT/rooms/{id}/succession GET/rooms/{id}/members GET/rooms/{id}/removed
 	POST/rooms/{id}/members/{peer}/{action} PUT/rooms/{id}/hand PUT/rooms/{id}/microphone POST/rooms/{id}/reactions
 	GET/rooms/{id}/messages POST/rooms/{id}/messages GET/rooms/{id}/invites POST/rooms/{id}/invites

@@ -38,6 +38,7 @@ func (h *handler) roomRoutes() []route {
 		endpoint(post, "/rooms/join", "Begins to join, by an invite link or by the id of a room heard of; progress is in the events. A link that fails by itself is 400 with its reason.",
 			http.StatusAccepted, h.join).or(http.StatusNotFound, http.StatusConflict),
 		get("/rooms/{id}", "A joined room as it is now.", h.viewRoom),
+		do(http.MethodPatch, "/rooms/{id}", "Changes what is given of the room. To open it to everybody cannot be taken back, and makes its key public.", h.change),
 		do(post, "/rooms/{id}/leave", "Leaves the room.", inRoom(h, Room.Leave)),
 		do(post, "/rooms/{id}/end", "Ends the room for all.", inRoom(h, func(rm Room, ctx context.Context) error {
 			return rm.Act(ctx, room.End, "", "")
@@ -121,6 +122,33 @@ func (h *handler) viewRoom(c *call, _ none) (session.View, error) {
 		return session.View{}, err
 	}
 	return rm.View(), nil
+}
+
+func (h *handler) change(c *call, in RoomChange) error {
+	rm, err := h.room(c)
+	if err != nil {
+		return err
+	}
+	var visibility room.Visibility
+	if in.Visibility != nil {
+		if visibility, err = room.ParseVisibility(*in.Visibility); err != nil {
+			return malformed("visibility is open, unlisted or closed")
+		}
+	}
+	return rm.Change(c.r.Context(), func(p *room.Policy) error {
+		for to, from := range map[*string]*string{&p.Name: in.Name, &p.Topic: in.Topic, &p.Language: in.Language} {
+			if from != nil {
+				*to = *from
+			}
+		}
+		if in.Tags != nil {
+			p.Tags = *in.Tags
+		}
+		if in.Visibility != nil {
+			p.Visibility = visibility
+		}
+		return nil
+	})
 }
 
 func (h *handler) lock(c *call, in lockIn) error {

@@ -61,6 +61,15 @@ type NewRoom struct {
 	Local      *bool      `json:"local,omitempty"`  // nil: as the listen addresses say
 }
 
+// RoomChange is the body of PATCH /rooms/{id}. What is left out stays as it is.
+type RoomChange struct {
+	Name       *string   `json:"name,omitempty"`
+	Topic      *string   `json:"topic,omitempty"`
+	Visibility *string   `json:"visibility,omitempty" enum:"open,unlisted,closed"`
+	Language   *string   `json:"language,omitempty"`
+	Tags       *[]string `json:"tags,omitempty"` // empty: none
+}
+
 // InviteRequest is the body of POST /rooms/{id}/invites.
 type InviteRequest struct {
 	Role      string     `json:"role" enum:"listener,speaker"`

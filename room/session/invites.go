@@ -215,7 +215,7 @@ func (s *Session) advertise(now time.Time) {
 		return
 	}
 	ad := s.makeAd(now)
-	text := fmt.Sprint(ad.Name, ad.Topic, ad.Language, ad.Tags, ad.Stage, ad.Audience, ad.StageNames)
+	text := fmt.Sprint(s.state.Policy.Visibility, ad.Name, ad.Topic, ad.Language, ad.Tags, ad.Stage, ad.Audience, ad.StageNames)
 	age := now.Sub(s.ad.at)
 	if age < adSoon || text == s.ad.text && age < adPeriod {
 		return

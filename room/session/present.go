@@ -322,6 +322,9 @@ func (s *Session) decision(e ledger.Entry) Decision {
 		d.Targets = append(d.Targets, p.String())
 		names = append(names, s.nameOf(p))
 	}
+	if op.Kind == room.SetPolicy {
+		names = append(names, described(op.Policy))
+	}
 	d.Words = strings.TrimSpace(d.Name + " " + verbs[op.Kind] + " " + strings.Join(names, ", "))
 	if e.Signed != nil {
 		d.Raw, _ = proto.Marshal(e.Signed)
@@ -339,7 +342,7 @@ func opTargets(op *room.Op) []peer.ID {
 
 // verbs say what an op did, between its author and its targets.
 var verbs = map[room.Kind]string{
-	room.Appoint: "made a moderator of", room.Dismiss: "dismissed", room.Transfer: "handed the room to", room.SetPolicy: "changed the room",
+	room.Appoint: "made a moderator of", room.Dismiss: "dismissed", room.Transfer: "handed the room to", room.SetPolicy: "changed",
 	room.Checkpoint: "made a checkpoint", room.End: "ended the room", room.Admit: "let in", room.Decline: "declined", room.Kick: "removed",
 	room.Ban: "banned", room.Unban: "lifted the ban of", room.ToStage: "invited to the stage", room.ToAudience: "moved to the audience",
 	room.Mute: "muted", room.Unmute: "unmuted", room.Lower: "lowered the hand of", room.Revoke: "revoked an invite", room.Vouch: "vouched for the relay",

@@ -65,6 +65,64 @@ func TestTransfer(t *testing.T) {
 	})
 }
 
+// The host alone changes what the room is; all see it, the lobby too, who opened a room cannot close it, and a newcomer
+// without an invite is let in from then on.
+func TestTheRoomIsChanged(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(1, 1)
+		ctx := context.Background()
+		all := []*soul{host, mod, l[0], l[1]}
+		rename := func(p *room.Policy) error { p.Name, p.Tags = "Morning", []string{"tea"}; return nil }
+		for _, p := range all[1:] {
+			if err := p.s.Change(ctx, rename); !errors.Is(err, ErrForbidden) {
+				t.Errorf("%s changed the room: %v", p.name, err)
+			}
+		}
+		before := host.hash()
+		if err := host.s.Change(ctx, func(p *room.Policy) error { p.Name = "Never"; return room.Malformed }); !errors.Is(err, room.Malformed) {
+			t.Errorf("a refused edit: %v", err)
+		}
+		if err := host.s.Change(ctx, func(*room.Policy) error { return nil }); err != nil || host.hash() != before {
+			t.Errorf("nothing changed, and yet: %v", err)
+		}
+		if err := host.s.Change(ctx, rename); err != nil {
+			t.Fatal(err)
+		}
+		w.settle(all...)
+		for _, p := range all {
+			if v := p.view(); v.Name != "Morning" || !slices.Equal(v.Tags, []string{"tea"}) || v.Visibility != "unlisted" {
+				t.Errorf("%s sees %q, %q, %s", p.name, v.Name, v.Tags, v.Visibility)
+			}
+		}
+		stranger := w.person("Stranger")
+		stranger.visit(host)
+		w.after(10 * time.Second)
+		if stranger.view().State == Live || host.listed() {
+			t.Fatalf("an unlisted room lets strangers in, or is listed: %s", w)
+		}
+		stranger.halt()
+		open := func(p *room.Policy) error { p.Visibility = room.Open; return nil }
+		if err := host.s.Change(ctx, open); err != nil {
+			t.Fatal(err)
+		}
+		w.settle(all...)
+		w.within(adSoon+time.Second, "the room to be listed", func() bool { return host.listed() })
+		guest := w.person("Guest")
+		guest.visit(host)
+		w.until("the stranger to be in", func() bool { return guest.view().State == Live })
+		for _, v := range []room.Visibility{room.Unlisted, room.Closed} {
+			if err := host.s.Change(ctx, func(p *room.Policy) error { p.Visibility = v; return nil }); !errors.Is(err, ErrForbidden) {
+				t.Errorf("an open room becomes %v: %v", v, err)
+			}
+		}
+		host.restart()
+		w.settle(append(all, guest)...)
+		if v := host.view(); v.Name != "Morning" || v.Visibility != "open" {
+			t.Errorf("after a restart: %q, %s", v.Name, v.Visibility)
+		}
+	})
+}
+
 // A fork that stands at the same number on two sides is found, not only a longer chain.
 func TestAForkOfEqualLength(t *testing.T) {
 	simulate(t, many, func(t *testing.T, w *world) {

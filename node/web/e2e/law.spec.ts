@@ -264,6 +264,37 @@ test('the lock, knocks, a kick, a ban, and the way back', async ({ browser, daem
   for (const words of ['Ana locked the room', 'Ana banned', 'Ana lifted the ban of', '“spam”']) await expect(dialog(budi, 'What was decided')).toContainText(words)
 })
 
+test('the host renames the room and opens it for good', async ({ browser, daemon }) => {
+  const { ana, budi, citra, all } = await three(browser, daemon)
+  const link = await invite(ana)
+  await Promise.all([budi, citra].map((p) => follow(p, link)))
+  for (const p of [budi, citra]) await isIn(p)
+  await button(budi, 'Room settings').click()
+  await expect(button(budi.getByRole('dialog'), 'Change the room')).toHaveCount(0)
+  await budi.keyboard.press('Escape')
+
+  await settings(ana, 'Change the room')
+  const it = dialog(ana, 'Change the room')
+  await it.getByRole('textbox', { name: 'Room name' }).fill('Musyawarah besar')
+  await it.getByRole('textbox', { name: 'Topic' }).fill('the next year')
+  await it.getByRole('radio', { name: /^Open/ }).check()
+  await button(it, 'Save').click()
+  await expect(it).toContainText('This cannot be taken back')
+  await clean(ana, 'the room is changed')
+  await button(it, 'Yes, open it for good').click()
+  await expect(it).toHaveCount(0)
+  for (const p of all) {
+    await expect(p.getByRole('heading', { level: 1 })).toHaveText('Musyawarah besar')
+    await expect(p.getByRole('main')).toContainText('the next year')
+  }
+  await settings(ana, 'Change the room')
+  await expect(it).toContainText('stays open')
+  await expect(it.getByRole('radio')).toHaveCount(0)
+  await ana.keyboard.press('Escape')
+  await settings(citra, 'What was decided')
+  await expect(dialog(citra, 'What was decided')).toContainText('Ana changed the room: “Musyawarah besar”, open')
+})
+
 test('an invite is revoked with its branch', async ({ browser, daemon }) => {
   const { ana, budi, citra, all } = await three(browser, daemon)
   await follow(budi, await invite(ana, { depth: '1' }))

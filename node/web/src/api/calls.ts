@@ -1,6 +1,6 @@
 // One function for each call of the local API that the page makes.
 import { del, get, post, put, send } from './transport'
-import type { Decision, Finding, Inspected, Invite, Member, Message, NewInvite, NewRoom, PersonAction, Profile, Removed, Room, RoomRelays, Stats } from './types'
+import type { Decision, Finding, Inspected, Invite, Member, Message, NewInvite, NewRoom, PersonAction, Profile, Removed, Room, RoomChange, RoomRelays, Stats } from './types'
 
 const room = (id: string): string => `/rooms/${encodeURIComponent(id)}`
 
@@ -10,6 +10,7 @@ export const inspect = (link: string): Promise<Inspected> => post('/invites/insp
 export const joinByLink = (link: string, local: boolean): Promise<Room> =>
   post('/rooms/join', local ? { link, local } : { link })
 export const joinRoom = (id: string, local: boolean): Promise<Room> => post('/rooms/join', local ? { room: id, local } : { room: id })
+export const change = async (id: string, c: RoomChange): Promise<void> => void (await send('PATCH', room(id), c))
 export const leave = (id: string): Promise<void> => post(`${room(id)}/leave`)
 export const end = (id: string): Promise<void> => post(`${room(id)}/end`)
 export const lock = (id: string, locked: boolean): Promise<void> => post(`${room(id)}/lock`, { locked })

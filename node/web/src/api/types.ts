@@ -200,6 +200,9 @@ export interface Removed extends PeerName {
   at: string
 }
 
+/** What a host changes; what is left out stays. */
+export type RoomChange = Partial<Pick<NewRoom, 'name' | 'topic' | 'language' | 'tags' | 'visibility'>>
+
 export interface NewRoom {
   name: string
   topic?: string

@@ -19,6 +19,11 @@ export const personWords: Words = {
   place: (n) => m.place({ n }), comma: m.comma,
 }
 
+/** What a room's language may be; a daemon takes any tag. */
+export const roomLanguages = ['en', 'id', 'ms', 'jv', 'su', 'zh', 'yue', 'ja', 'ko', 'vi', 'th', 'fil', 'hi', 'ta', 'ar', 'fa', 'tr', 'ru', 'de', 'fr', 'es', 'pt', 'it', 'nl', 'sw']
+
+export const tagsOf = (typed: string): string[] => typed.split(/[\s,，、#]+/).filter(Boolean).slice(0, 5)
+
 export function visibilityName(v: Visibility): string {
   return v === 'open' ? m.open() : v === 'closed' ? m.closed() : m.unlisted()
 }
