@@ -146,20 +146,34 @@ func (w *Builder) Fill(primaries, blocks, redundancy [][]byte) (p, b int) {
 	return p, b
 }
 
-// Pad fills the bundle up to size bytes with one padding entry, as far as limit and count allow.
+// minPad is the shortest padding entry, a header and a length of 0; maxShort the longest whose length takes one byte.
+const (
+	minPad   = HeaderLen + 1
+	maxShort = minPad + 0x7f
+)
+
+// Pad fills the bundle up to exactly size bytes with one padding entry, or two where one cannot have that length, as far
+// as limit and count allow. Fewer than 10 bytes cannot be filled: nothing is done then.
 func (w *Builder) Pad(size int) {
-	n := min(size, w.limit) - (len(w.buf) - w.start) - HeaderLen - 1
-	if n > 0x7f {
-		n--
+	n := min(size, w.limit) - (len(w.buf) - w.start)
+	if n == maxShort+1 { // between one byte of length and two
+		w.pad(minPad)
+		n -= minPad
 	}
-	if n < 0 || w.count == MaxEntries {
+	w.pad(n)
+}
+
+// pad adds one padding entry of n bytes in all.
+func (w *Builder) pad(n int) {
+	if n < minPad || w.count == MaxEntries {
 		return
+	}
+	if n -= minPad; n > 0x7f {
+		n--
 	}
 	w.buf = append(w.buf, byte(Padding)<<5, 0, 0, 0, 0, 0, 0, 0, 0)
 	w.buf = binary.AppendUvarint(w.buf, uint64(n))
-	for range n {
-		w.buf = append(w.buf, 0)
-	}
+	w.buf = append(w.buf, make([]byte, n)...)
 	w.counted()
 }
 
