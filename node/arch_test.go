@@ -61,7 +61,7 @@ const (
 	maxFile     = 500
 	maxExported = 28 // room/session: the shapes that the API shows are its own
 	maxMethods  = 21 // a session: each is one thing that a person does in a room
-	maxChain    = 8 // cmd, node, api, session, ledger, wire, identity and one to spare
+	maxChain    = 8  // cmd, node, api, session, ledger, wire, identity and one to spare
 )
 
 // source is one parsed file of the product.

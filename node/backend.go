@@ -80,6 +80,7 @@ func policyOf(n api.NewRoom) (p room.Policy, err error) {
 		return p, err
 	}
 	p.Name, p.Topic, p.Language, p.Tags = n.Name, n.Topic, n.Language, n.Tags
+	p.ConstantRate = n.ConstantRate
 	if n.StartsAt != nil {
 		p.StartsAt = n.StartsAt.UTC().Truncate(time.Second)
 	}

@@ -86,6 +86,9 @@ type flow struct {
 	blocks  sentBlocks
 	mic     *flowLeg
 	micHeat time.Time // when the microphone in use last sent
+	voiced  bool      // own frames that are kept come from it
+	steady  steady
+	lack    int // bytes of earlier frames that the next bundle should have and has not
 	me      voice
 	legs    []*flowLeg // those that play
 	links   map[mediaLink]*linkState
@@ -167,6 +170,7 @@ func newFlow(cfg flowConfig) *flow {
 	}
 	f.born = cfg.Now()
 	f.plan.Seal, f.plan.Plan = -1, &overlay.Plan{}
+	f.steady = makeSteady()
 	f.relay.hold = time.NewTimer(time.Hour)
 	f.relay.hold.Stop()
 	f.pool.New = func() any { b := make([]byte, 0, media.MaxPayload); return &b }
@@ -263,6 +267,7 @@ func (f *flow) run() {
 	timer := time.NewTimer(flowIdle)
 	defer timer.Stop()
 	defer f.relay.hold.Stop()
+	defer f.steady.beat.Stop()
 	for {
 		select {
 		case <-f.stop:
@@ -275,6 +280,8 @@ func (f *flow) run() {
 			f.take(&i)
 		case <-timer.C:
 			timer.Reset(f.tick(f.cfg.Now()))
+		case <-f.steady.beat.C:
+			f.steadyTick(f.cfg.Now())
 		case <-f.relay.hold.C:
 			f.forward(f.cfg.Now())
 		}
@@ -298,6 +305,10 @@ func (f *flow) take(i *input) {
 
 // up seals a frame of the microphone and sends it.
 func (f *flow) up(m *flowLeg, u *rtc.UpFrame, now time.Time) {
+	if f.plan.ConstantRate {
+		f.enqueue(m, u, now)
+		return
+	}
 	f.speak(m, u, now)
 	f.settle(now)
 }
@@ -314,24 +325,30 @@ func (f *flow) speak(m *flowLeg, u *rtc.UpFrame, now time.Time) {
 		f.report.Dropped++
 		return
 	}
-	epoch := &f.plan.Epochs[f.plan.Seal]
-	h := media.Header{
-		Kind: media.Frame, Ticks: u.Ticks, Marker: u.Marker, Source: f.plan.Me.ID, Ctr: ctr,
-		Epoch: uint8(epoch.N & 15), Step: uint8(epoch.Step & 15), Voice: u.Voice, Level: media.Unknown,
-	}
+	h := media.Header{Ticks: u.Ticks, Marker: u.Marker, Ctr: ctr, Voice: u.Voice, Level: media.Unknown}
 	if u.HasLevel {
 		h.Level = min(media.Level(u.Level), media.Silence)
 	}
+	f.me.hear(h.Level, now)
+	f.emit(h, u.Payload, true, now)
+}
+
+// emit seals one frame and sends it; voiced: it comes from the microphone. The gate is held.
+func (f *flow) emit(h media.Header, payload []byte, voiced bool, now time.Time) {
+	epoch := &f.plan.Epochs[f.plan.Seal]
+	h.Kind, h.Source, h.Epoch, h.Step = media.Frame, f.plan.Me.ID, uint8(epoch.N&15), uint8(epoch.Step&15)
 	h.Put(&f.head)
 	var err error
-	if f.body, err = f.sealer.Seal(f.body[:0], f.head[:], u.Payload); err != nil {
+	if f.body, err = f.sealer.Seal(f.body[:0], f.head[:], payload); err != nil {
 		f.report.Dropped++
 		return
 	}
 	f.entry = media.AppendEntry(f.entry[:0], &f.head, f.body)
-	f.me.hear(h.Level, now)
-	f.spoken = ctr
-	f.report.Up++
+	f.spoken = h.Ctr
+	f.voiced = f.voiced || voiced
+	if voiced {
+		f.report.Up++
+	}
 	if f.signer.Add(epoch.ID, f.entry, now) != nil { // the block before is due: it is full or too long ago
 		f.sign(now)
 		_ = f.signer.Add(epoch.ID, f.entry, now)
@@ -340,13 +357,15 @@ func (f *flow) speak(m *flowLeg, u *rtc.UpFrame, now time.Time) {
 	for _, l := range f.ups {
 		f.copies = f.copies[:0]
 		if n := l.redundancy(f.cfg.Redundancy); n > 0 {
-			f.copies = f.own.Newest(f.copies, h.Source, ctr, n, now)
+			f.copies = f.own.Newest(f.copies, h.Source, h.Ctr, n, now)
+			f.lack = (n - len(f.copies)) * len(f.entry)
 		}
 		f.send(l, f.entry, f.copies, 0, now)
+		f.lack = 0
 	}
 	e := media.Entry{Header: h, Raw: f.entry}
 	f.own.Put(&e, now)
-	f.passOwn(&e, now)
+	f.passOwn(&e, voiced, now)
 }
 
 // wall is where the own counter is at now, sent or not; a microphone may be maxDrift away from it.
@@ -409,6 +428,7 @@ func (f *flow) bundle(l *linkState, primaries, waiting, copies [][]byte, hops ui
 		if np+nw == 0 {
 			break // impossible: every entry fits into an empty bundle
 		}
+		f.even(&f.builder, f.lack)
 		f.post(l, &f.builder)
 		primaries, waiting, copies = primaries[np:], waiting[nw:], nil
 	}

@@ -40,7 +40,7 @@ func (f *flow) down(l *linkState, b []byte, now time.Time) {
 		}
 	}
 	f.settle(now)
-	if len(l.waiting) > 0 && l.since.IsZero() {
+	if len(l.waiting) > 0 && l.since.IsZero() && !f.steady.running {
 		f.send(l, nil, nil, 0, now)
 	}
 }

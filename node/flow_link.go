@@ -171,8 +171,23 @@ func (l *linkState) report() session.LinkReport {
 	return r
 }
 
-// tick does what is due: blocks, heartbeats, pings, requests, what waits, the report. It returns when to look again.
+// tick does what is due and returns when to look again.
 func (f *flow) tick(now time.Time) time.Duration {
+	if f.steady.running {
+		return flowIdle // the clock of the constant rate does it
+	}
+	busy := f.due(now)
+	f.settle(now)
+	busy = f.sendWaiting(now) || busy
+	f.tell(now)
+	if busy {
+		return flowBusy
+	}
+	return flowIdle
+}
+
+// due does what is due of blocks, heartbeats, pings and requests; it reports whether there is more soon.
+func (f *flow) due(now time.Time) (busy bool) {
 	f.signDue(now)
 	if f.repeat != nil && !now.Before(f.again) {
 		f.passBlock(f.repeat, now)
@@ -181,18 +196,12 @@ func (f *flow) tick(now time.Time) time.Duration {
 	f.beat(now)
 	f.bury(now)
 	f.tickBad(now)
-	f.settle(now)
-	busy := f.repeat != nil || f.signer != nil && f.signer.Pending() > 0
+	busy = f.repeat != nil || f.signer != nil && f.signer.Pending() > 0
 	for _, r := range f.remotes {
 		f.askBlock(r, now)
 		busy = busy || now.Sub(r.report.LastHeard) < time.Second
 	}
-	busy = f.sendWaiting(now) || busy
-	f.tell(now)
-	if busy {
-		return flowBusy
-	}
-	return flowIdle
+	return busy
 }
 
 // sendWaiting sends what waits: one bundle for each link that has something. Heartbeats wait a tick for frames to go

@@ -138,7 +138,8 @@ func (f *flow) answer(l *linkState, n *wire.Nack, now time.Time) {
 	}
 	f.gate.Lock()
 	defer f.gate.Unlock()
-	if f.open {
+	f.forgetVoice()
+	if f.open || f.plan.ConstantRate {
 		f.answerFrames(l, f.own, n, 0, now)
 	}
 }

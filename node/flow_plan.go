@@ -91,10 +91,8 @@ func (f *flow) apply(now time.Time) {
 		m.Plan = &overlay.Plan{}
 	}
 	was := f.plan
-	if !f.open || !m.Send { // what was said before a mute is not sent after it
-		f.relay.dropOwn()
-		f.own = media.NewRing(ringSize)
-	}
+	f.open = f.open && m.Send
+	f.forgetVoice()
 	f.plan, f.open = m, m.Send
 	if was.Plan == nil || was.Plan.Core != m.Plan.Core {
 		f.relay.chosen = media.Loudest{}
@@ -103,6 +101,16 @@ func (f *flow) apply(now time.Time) {
 	f.applyOwn(&was, now)
 	f.applyRemotes(now)
 	f.roles()
+	f.steadily(now)
+}
+
+// forgetVoice sees to it that what was said before a mute is not sent after it. The gate is held.
+func (f *flow) forgetVoice() {
+	if !f.open && f.voiced {
+		f.relay.dropOwn()
+		f.own, f.voiced = media.NewRing(ringSize), false
+		f.steady.hush()
+	}
 }
 
 // applyOwn keeps the sealer and the signer of the own source in step with the plan.

@@ -55,6 +55,7 @@ type passing struct {
 	from    peer.ID
 	direct  bool // by its speaker's own link
 	hops    uint8
+	voiced  bool // mine, and from the microphone
 }
 
 func (q *relay) add(p passing) { q.fresh = append(q.fresh, p) }
@@ -110,7 +111,7 @@ func (f *flow) carried(r *remote, now time.Time) bool {
 }
 
 // passOwn lays an own frame ready for the feeds; e is in the own ring already. The gate is held.
-func (f *flow) passOwn(e *media.Entry, now time.Time) {
+func (f *flow) passOwn(e *media.Entry, voiced bool, now time.Time) {
 	if len(f.feeds) == 0 {
 		return
 	}
@@ -127,7 +128,7 @@ func (f *flow) passOwn(e *media.Entry, now time.Time) {
 	f.relay.heard = now
 	f.relay.frames++
 	f.relay.mine++
-	f.relay.add(passing{raw: raw, kind: media.Frame, source: e.Source, ctr: e.Ctr, speaker: f.plan.Me.Peer, direct: true})
+	f.relay.add(passing{raw: raw, kind: media.Frame, source: e.Source, ctr: e.Ctr, speaker: f.plan.Me.Peer, direct: true, voiced: voiced})
 }
 
 // passBlock puts an own block into the next bundles; where much is lost, the one before too.
@@ -221,10 +222,11 @@ func (f *flow) forward(now time.Time) {
 	q.batch++
 }
 
-// dropOwn takes the own frames out of what is fresh.
+// dropOwn takes the own frames that come from the microphone out of what is fresh.
 func (q *relay) dropOwn() {
-	q.fresh = slices.DeleteFunc(q.fresh, func(p passing) bool { return p.remote == nil && p.kind == media.Frame })
-	q.mine, q.frames = q.mine-q.frames, 0
+	before := len(q.fresh)
+	q.fresh = slices.DeleteFunc(q.fresh, func(p passing) bool { return p.remote == nil && p.kind == media.Frame && p.voiced })
+	q.mine, q.frames = q.mine-before+len(q.fresh), q.frames-before+len(q.fresh)
 }
 
 // feed sends the batch: to those who get all of it the same bundle, each with its own head.

@@ -28,12 +28,14 @@ type world struct {
 	people []*person
 	epochs []sframe.Epoch
 	seal   int
+	steady bool                     // constant rate
 	plans  map[string]*overlay.Plan // by name; nil: a mesh of all
 
 	mu    sync.Mutex
 	rand  *rand.Rand
 	tap   func(from, to *person, bundle []byte) [][]byte // what arrives instead; nil: all
 	delay func() time.Duration
+	far   map[string]time.Duration // what a person sends takes so long
 	loss  float64
 }
 
@@ -109,6 +111,10 @@ func (l *wireLink) Send(b []byte) bool {
 	}
 	for _, a := range arrive {
 		back := l.to.links[l.from.key.ID()]
+		if d, ok := w.far[l.from.name]; ok {
+			time.AfterFunc(d, func() { l.to.flow.Receive(back, a) })
+			continue
+		}
 		if d := w.delay; d != nil {
 			time.AfterFunc(d(), func() { l.to.flow.Receive(back, a) })
 			continue
@@ -122,10 +128,7 @@ func newWorld(t testing.TB, names ...string) *world {
 	w := &world{t: t, rand: rand.New(rand.NewPCG(1, 2)), epochs: []sframe.Epoch{sframe.NewEpoch(1)}}
 	w.room[0] = 9
 	for _, n := range names {
-		k, err := identity.Generate()
-		if err != nil {
-			t.Fatal(err)
-		}
+		k := keyOf(t, n)
 		p := &person{w: w, name: n, key: k, send: true, allowed: true, links: map[peer.ID]*wireLink{}, ear: &ear{heard: map[uint32][]string{}, slots: map[uint32]int{}}}
 		copy(p.salt[:], n)
 		p.flow = newFlow(flowConfig{Sign: k.Sign, Report: p.take, Pulse: p.pulse, Dead: p.bury, Lied: p.lied, Log: slog.New(slog.DiscardHandler)})
@@ -148,6 +151,18 @@ func newWorld(t testing.TB, names ...string) *world {
 	w.plan()
 	return w
 }
+
+// keyOf is the same key for a name in all worlds of a run: what follows from keys is the same in each.
+func keyOf(t testing.TB, name string) *identity.Key {
+	k, err := identity.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _ := keys.LoadOrStore(name, k)
+	return first.(*identity.Key)
+}
+
+var keys sync.Map
 
 func (p *person) take(r session.Report) { p.mu.Lock(); p.rep = r; p.mu.Unlock() }
 
@@ -213,7 +228,7 @@ func (w *world) plan() {
 }
 
 func (w *world) tell(p *person) {
-	m := session.Media{Room: w.room, Me: p.source(), Send: p.send, Epochs: append([]sframe.Epoch(nil), w.epochs...), Seal: w.seal}
+	m := session.Media{Room: w.room, Me: p.source(), Send: p.send, Epochs: append([]sframe.Epoch(nil), w.epochs...), Seal: w.seal, ConstantRate: w.steady}
 	var plan overlay.Plan
 	for _, q := range w.people {
 		if q != p {

@@ -26,7 +26,7 @@ func (j *joined) answer(ctx context.Context, offer string) (id, sdp string, err 
 		return "", "", err
 	}
 	end := j.flow.Attach()
-	leg, sdp, err := j.d.rtc.Answer(ctx, offer, rtc.LegConfig{Up: end.Up})
+	leg, sdp, err := j.d.rtc.Answer(ctx, offer, rtc.LegConfig{Up: end.Up, ConstantRate: j.s.View().ConstantRate})
 	if err != nil {
 		end.Close()
 		return "", "", err

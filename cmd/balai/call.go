@@ -83,6 +83,7 @@ type (
 		Relays []relayView `json:"relays"`
 		Forked []fork      `json:"forked"`
 		Locked bool        `json:"locked"`
+		Steady bool        `json:"constant_rate"`
 		Me     struct {
 			Role    string `json:"role"`
 			OnStage bool   `json:"on_stage"`

@@ -105,14 +105,15 @@ func (roomListCmd) Run(ctx context.Context, a *app) error {
 }
 
 type roomCreateCmd struct {
-	Name       string   `arg:"" help:"Name of the room."`
-	Topic      string   `help:"What it is about."`
-	Visibility string   `enum:"open,unlisted,closed" default:"open" help:"open: listed, anyone may listen; unlisted: by link only; closed: by link, each is let in by name."`
-	Language   string   `placeholder:"TAG" help:"Language spoken, such as id or en."`
-	Tag        []string `help:"Words to find it by."`
-	Relay      []string `placeholder:"MULTIADDR" help:"Community nodes that may carry the room when it grows, with /p2p/ and the id at the end; like balai room vouch."`
-	Heir       string   `placeholder:"PEER" help:"Who may take the room over, with most moderators, when your key is lost: a peer id, or the name of somebody in a room of yours. It cannot be changed later."`
-	Local      *bool    `negatable:"" help:"May this room use private addresses (default: if the daemon listens on private ones only)."`
+	Name         string   `arg:"" help:"Name of the room."`
+	Topic        string   `help:"What it is about."`
+	Visibility   string   `enum:"open,unlisted,closed" default:"open" help:"open: listed, anyone may listen; unlisted: by link only; closed: by link, each is let in by name."`
+	Language     string   `placeholder:"TAG" help:"Language spoken, such as id or en."`
+	Tag          []string `help:"Words to find it by."`
+	Relay        []string `placeholder:"MULTIADDR" help:"Community nodes that may carry the room when it grows, with /p2p/ and the id at the end; like balai room vouch."`
+	Heir         string   `placeholder:"PEER" help:"Who may take the room over, with most moderators, when your key is lost: a peer id, or the name of somebody in a room of yours. It cannot be changed later."`
+	ConstantRate bool     `help:"Who is on stage sends the same amount at all times, also in silence and muted, so that sizes and times of packets tell nothing; about 100 kbit/s to each of those who get it directly."`
+	Local        *bool    `negatable:"" help:"May this room use private addresses (default: if the daemon listens on private ones only)."`
 }
 
 func (roomCreateCmd) Help() string {
@@ -145,7 +146,7 @@ func (c *roomCreateCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	return call(ctx, a, client, http.MethodPost, "/rooms", api.NewRoom{
-		Name: c.Name, Topic: c.Topic, Visibility: c.Visibility, Language: c.Language, Tags: c.Tag, Relays: c.Relay, Heir: heir, Local: c.Local,
+		Name: c.Name, Topic: c.Topic, Visibility: c.Visibility, Language: c.Language, Tags: c.Tag, Relays: c.Relay, Heir: heir, Local: c.Local, ConstantRate: c.ConstantRate,
 	}, printRoom)
 }
 
@@ -233,6 +234,9 @@ func printRoom(w io.Writer, v roomView) {
 	lock := ""
 	if v.Locked {
 		lock = ", locked"
+	}
+	if v.Steady {
+		lock += ", constant rate"
 	}
 	fmt.Fprintf(w, "id\t%s\nhost\t%s %s\nstate\t%s, %s%s\n", v.ID, orDash(v.HostName), v.Host, clean(state), clean(v.Visibility), lock)
 	mic := "microphone off"

@@ -14,13 +14,14 @@ import (
 // What is set is said on the command line alone: BALAI_NAME is the name of a person.
 type roomSetCmd struct {
 	inRoom
-	Name       *string  `env:"-" help:"New name."`
-	Topic      *string  `env:"-" help:"New topic; empty takes it away."`
-	Language   *string  `env:"-" placeholder:"TAG" help:"Language spoken, such as id or en; empty: any."`
-	Tag        []string `env:"-" help:"Words to find it by, in place of those it has."`
-	NoTags     bool     `env:"-" help:"Take all tags away."`
-	Visibility string   `env:"-" enum:"open,unlisted,closed," default:"" placeholder:"KIND" help:"open: listed, anyone may listen, for good; unlisted: by link only; closed: by link, each is let in by name."`
-	Yes        bool     `env:"-" help:"Do not ask before the room is opened to everybody."`
+	Name         *string  `env:"-" help:"New name."`
+	Topic        *string  `env:"-" help:"New topic; empty takes it away."`
+	Language     *string  `env:"-" placeholder:"TAG" help:"Language spoken, such as id or en; empty: any."`
+	Tag          []string `env:"-" help:"Words to find it by, in place of those it has."`
+	NoTags       bool     `env:"-" help:"Take all tags away."`
+	Visibility   string   `env:"-" enum:"open,unlisted,closed," default:"" placeholder:"KIND" help:"open: listed, anyone may listen, for good; unlisted: by link only; closed: by link, each is let in by name."`
+	ConstantRate string   `env:"-" enum:"on,off," default:"" placeholder:"on|off" help:"on: who is on stage sends the same amount at all times, also in silence and muted."`
+	Yes          bool     `env:"-" help:"Do not ask before the room is opened to everybody."`
 }
 
 func (roomSetCmd) Help() string {
@@ -29,6 +30,10 @@ func (roomSetCmd) Help() string {
 An open room stays open: its listing tells everybody the room's secret name (R), by which it is found, and nobody can
 unlearn that. So --visibility open asks first, or wants --yes. Links and bans hold on, but in an open room anyone can
 come back with a new key.
+
+--constant-rate hides from who watches the network, or relays the room, when somebody speaks and how: everybody on stage
+sends one frame of one size each 20 ms. It costs bandwidth. Relays still learn who is the loudest, and everybody sees who
+is on stage.
 
 Examples:
   balai room set "Evening tea" --name "Morning tea" --topic "what we read"
@@ -46,8 +51,12 @@ func (r *roomSetCmd) Run(ctx context.Context, a *app) error {
 	if r.Visibility != "" {
 		change.Visibility = &r.Visibility
 	}
-	if change.Name == nil && change.Topic == nil && change.Language == nil && change.Tags == nil && change.Visibility == nil {
-		return usage("say what to change: --name, --topic, --language, --tag, --no-tags or --visibility")
+	if r.ConstantRate != "" {
+		on := r.ConstantRate == "on"
+		change.ConstantRate = &on
+	}
+	if change.ConstantRate == nil && change.Name == nil && change.Topic == nil && change.Language == nil && change.Tags == nil && change.Visibility == nil {
+		return usage("say what to change: --name, --topic, --language, --tag, --no-tags, --visibility or --constant-rate")
 	}
 	return r.with(ctx, a, func(c *api.Client, id string) error {
 		v, err := c.Room(ctx, id)

@@ -103,7 +103,7 @@ func (f *fakeRoom) Change(_ context.Context, edit func(*room.Policy) error) erro
 	if err := edit(&p); err != nil {
 		return err
 	}
-	return f.did("change %s %s %s %s %q", p.Name, p.Topic, p.Language, p.Visibility, p.Tags)
+	return f.did("change %s %s %s %s %q %t", p.Name, p.Topic, p.Language, p.Visibility, p.Tags, p.ConstantRate)
 }
 
 func (f *fakeRoom) RaiseHand(_ context.Context, raised bool) error { return f.did("hand %v", raised) }

@@ -147,6 +147,9 @@ func (h *handler) change(c *call, in RoomChange) error {
 		if in.Visibility != nil {
 			p.Visibility = visibility
 		}
+		if in.ConstantRate != nil {
+			p.ConstantRate = *in.ConstantRate
+		}
 		return nil
 	})
 }

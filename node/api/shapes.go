@@ -59,6 +59,8 @@ type NewRoom struct {
 	Relays     []string   `json:"relays,omitempty"` // multiaddrs of community relays
 	Heir       string     `json:"heir,omitempty"`   // peer id of who may take the room over when the host is lost
 	Local      *bool      `json:"local,omitempty"`  // nil: as the listen addresses say
+
+	ConstantRate bool `json:"constant_rate,omitempty"`
 }
 
 // RoomChange is the body of PATCH /rooms/{id}. What is left out stays as it is.
@@ -68,6 +70,8 @@ type RoomChange struct {
 	Visibility *string   `json:"visibility,omitempty" enum:"open,unlisted,closed"`
 	Language   *string   `json:"language,omitempty"`
 	Tags       *[]string `json:"tags,omitempty"` // empty: none
+
+	ConstantRate *bool `json:"constant_rate,omitempty"`
 }
 
 // InviteRequest is the body of POST /rooms/{id}/invites.

@@ -7,8 +7,13 @@ import (
 	"strings"
 )
 
-// opusParameters is what we ask of the other side's encoder (RFC 7587 section 6.1): mono speech that may fall silent.
-const opusParameters = "minptime=20;maxaveragebitrate=32000;stereo=0;sprop-stereo=0;usedtx=1;useinbandfec=0"
+// What we ask of the other side's encoder (RFC 7587 section 6.1): mono speech that may fall silent, or, at a constant rate,
+// one that does not and whose packets tell nothing by their size (RFC 6562 section 3).
+const (
+	opusParameters = opusAlways + "usedtx=1"
+	opusConstant   = opusAlways + "usedtx=0;cbr=1"
+	opusAlways     = "minptime=20;maxaveragebitrate=32000;stereo=0;sprop-stereo=0;useinbandfec=0;"
+)
 
 // local is our half of an answer.
 type local struct {
@@ -18,6 +23,7 @@ type local struct {
 	print      string
 	addrs      []*net.UDPAddr
 	ssrcs      [Slots]uint32
+	constant   bool // rate
 }
 
 // answer writes the complete answer to o: the same m-lines in the same order, no trickle (RFC 8829 section 5.3).
@@ -90,7 +96,11 @@ func (s *section) answer(line func(string, ...any), l *local) {
 	line("a=%s", s.ourDirection())
 	line("a=rtcp-mux")
 	line("a=rtpmap:%d opus/48000/2", s.opus)
-	line("a=fmtp:%d %s", s.opus, opusParameters)
+	parameters := opusParameters
+	if l.constant {
+		parameters = opusConstant
+	}
+	line("a=fmtp:%d %s", s.opus, parameters)
 	line("a=ptime:20")
 	if s.slot >= 0 {
 		line("a=msid:%s %s", slotName(s.slot), slotName(s.slot))

@@ -170,7 +170,8 @@ func (l *Leg) describe() (string, error) {
 	}
 	out := &local{
 		ufrag: me.UsernameFragment, pwd: me.Password, addrs: l.path.addrs(),
-		hash: cert.Fingerprints[0].Algorithm, print: cert.Fingerprints[0].Value,
+		constant: l.cfg.ConstantRate,
+		hash:     cert.Fingerprints[0].Algorithm, print: cert.Fingerprints[0].Value,
 	}
 	if len(out.addrs) == 0 {
 		return "", errors.New("no address to be reached at")

@@ -84,6 +84,11 @@ func TestOffersOfBrowsers(t *testing.T) {
 			if got := lines(a, "a=fmtp:"); len(got) != 4 || got[0] != want.pt+" "+opusParameters {
 				t.Error(got)
 			}
+			constant := testLocal
+			constant.constant = true
+			if got := lines(o.answer(&constant), "a=fmtp:"); len(got) != 4 || got[0] != want.pt+" "+opusConstant || strings.Contains(got[0], "usedtx=1") {
+				t.Error(got)
+			}
 			if len(lines(a, "a=ptime:20")) != 4 || len(lines(a, "a=candidate:")) != 2 || len(lines(a, "a=end-of-candidates")) != 1 {
 				t.Error(a)
 			}

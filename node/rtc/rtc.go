@@ -115,6 +115,8 @@ type LegConfig struct {
 	State func(State)
 	// Mixed says that the caller mixes: exactly one receiving m-line is accepted and is slot 0.
 	Mixed bool
+	// ConstantRate asks the microphone's encoder for packets of one size, in silence too.
+	ConstantRate bool
 }
 
 // UpFrame is one Opus packet of the microphone.

@@ -44,5 +44,9 @@ func (s *Session) setPolicy(edit func(*room.Policy) error, now time.Time) error 
 
 // described is what a policy makes of a room, in the words of the ledger.
 func described(p *room.Policy) string {
-	return fmt.Sprintf("the room: “%s”, %s", p.Name, p.Visibility)
+	words := fmt.Sprintf("the room: “%s”, %s", p.Name, p.Visibility)
+	if p.ConstantRate {
+		words += ", constant rate"
+	}
+	return words
 }

@@ -117,7 +117,7 @@ func sortedKeys[V any](m map[peer.ID]V) []peer.ID {
 func (s *Session) viewPolicy(v *View) {
 	p := s.state.Policy
 	v.Name, v.Topic, v.Visibility, v.Language = p.Name, p.Topic, p.Visibility.String(), p.Language
-	v.Tags = append(v.Tags, p.Tags...)
+	v.Tags, v.ConstantRate = append(v.Tags, p.Tags...), p.ConstantRate
 	v.Host, v.HostName, v.Locked = s.idOf(s.state.Host), s.nameOf(s.state.Host), s.state.Locked
 	v.CreatedAt = s.ledger.Created().UTC()
 	if !p.StartsAt.IsZero() {

@@ -36,6 +36,7 @@ type View struct {
 	Assist       bool        `json:"assist"`     // a mesh larger than it should be, for want of a relay
 	Locked       bool        `json:"locked"`
 	Local        bool        `json:"local"`
+	ConstantRate bool        `json:"constant_rate"` // who is on stage sends the same at all times
 	CreatedAt    time.Time   `json:"created_at"`
 	StartsAt     *time.Time  `json:"starts_at,omitempty"`
 }

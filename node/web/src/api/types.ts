@@ -125,6 +125,7 @@ export interface Room {
   local: boolean
   created_at: string
   starts_at?: string | null
+  constant_rate?: boolean
 }
 
 /** Somebody who signed two different histories of the room. */
@@ -201,7 +202,7 @@ export interface Removed extends PeerName {
 }
 
 /** What a host changes; what is left out stays. */
-export type RoomChange = Partial<Pick<NewRoom, 'name' | 'topic' | 'language' | 'tags' | 'visibility'>>
+export type RoomChange = Partial<Pick<NewRoom, 'name' | 'topic' | 'language' | 'tags' | 'visibility' | 'constant_rate'>>
 
 export interface NewRoom {
   name: string
@@ -213,6 +214,7 @@ export interface NewRoom {
   relays?: string[]
   heir?: string
   local?: boolean
+  constant_rate?: boolean
 }
 
 export interface Invite {
