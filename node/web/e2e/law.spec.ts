@@ -264,8 +264,8 @@ test('the lock, knocks, a kick, a ban, and the way back', async ({ browser, daem
   for (const words of ['Ana locked the room', 'Ana banned', 'Ana lifted the ban of', '“spam”']) await expect(dialog(budi, 'What was decided')).toContainText(words)
 })
 
-test('the host renames the room and opens it for good', async ({ browser, daemon }) => {
-  const { ana, budi, citra, all } = await three(browser, daemon)
+test('the host renames the room, opens it for good, and hides when somebody speaks', async ({ browser, daemon }) => {
+  const { who, ana, budi, citra, all } = await three(browser, daemon)
   const link = await invite(ana)
   await Promise.all([budi, citra].map((p) => follow(p, link)))
   for (const p of [budi, citra]) await isIn(p)
@@ -290,7 +290,20 @@ test('the host renames the room and opens it for good', async ({ browser, daemon
   await settings(ana, 'Change the room')
   await expect(it).toContainText('stays open')
   await expect(it.getByRole('radio')).toHaveCount(0)
-  await ana.keyboard.press('Escape')
+
+  // At a constant rate she is heard with her microphone off: silence.
+  const opened = async (): Promise<number> => {
+    const get = async (path: string): Promise<unknown> => (await who[1]?.api('GET', path))?.json()
+    const [room] = (await get('/rooms')) as { id: string }[]
+    return ((await get(`/rooms/${room?.id}/stats`)) as { speakers: { opened: number }[] }).speakers.reduce((n, s) => n + s.opened, 0)
+  }
+  await expect(ana.getByTestId('mic')).toHaveAccessibleName('Your microphone is off')
+  expect(await opened()).toBe(0)
+  await it.getByRole('checkbox', { name: /^Hide when somebody speaks/ }).check()
+  await button(it, 'Save').click()
+  await expect(it).toHaveCount(0)
+  await expect.poll(opened).toBeGreaterThan(100)
+  await expect(ana.getByTestId('mic')).toHaveAccessibleName('Your microphone is off')
   await settings(citra, 'What was decided')
   await expect(dialog(citra, 'What was decided')).toContainText('Ana changed the room: “Musyawarah besar”, open')
 })
