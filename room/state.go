@@ -41,8 +41,14 @@ type State struct {
 	Locked     bool
 	Ended      bool
 
-	// Unconfirmed were let in only by ops that no longer count (past a cut, or after a fork): by which.
-	Unconfirmed map[peer.ID]OpID
+	// Unconfirmed were let in only by ops that do not count (past a cut, or after a fork). They are no members.
+	Unconfirmed map[peer.ID]Doubt
+}
+
+// Doubt is the last op that let somebody in and does not count, and what she would be if it did.
+type Doubt struct {
+	Op     OpID
+	Member Member
 }
 
 // Role tells p's role, NoRole for who is no member.

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"balai/node/api"
 	"balai/room/session"
@@ -53,6 +54,8 @@ type (
 		Hand    *int   `json:"hand"`
 		Since   string `json:"since"`
 		CameBy  string `json:"came_by"`
+
+		Unconfirmed *time.Time `json:"unconfirmed_until"`
 	}
 	fork struct {
 		PeerID  string `json:"peer_id"`
@@ -72,6 +75,7 @@ type (
 		Stage        []person `json:"stage"`
 		AudienceList []person `json:"audience_list"`
 		Knocks       []person `json:"knocks"`
+		Unconfirmed  []person `json:"unconfirmed"`
 		Audience     int      `json:"audience"`
 		Encryption   string   `json:"encryption"`
 		Carrier      string   `json:"carrier"`

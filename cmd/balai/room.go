@@ -260,7 +260,7 @@ func printRoom(w io.Writer, v roomView) {
 	for _, list := range []struct {
 		title  string
 		people []person
-	}{{"stage", v.Stage}, {"audience", v.AudienceList}, {"knocks", v.Knocks}} {
+	}{{"stage", v.Stage}, {"audience", v.AudienceList}, {"knocks", v.Knocks}, {"unconfirmed", v.Unconfirmed}} {
 		for _, p := range list.people {
 			fmt.Fprintf(w, "%s\t%s\t%s\n", list.title, describe(p), p.PeerID)
 		}
@@ -311,7 +311,7 @@ func describe(p person) string {
 type roomMembersCmd struct{ inRoom }
 
 func (roomMembersCmd) Help() string {
-	return "CAME BY is the id of an invite, as balai invite list shows it; hosts and moderators see it.\n\nExamples:\n  balai room members \"Evening tea\"\n  balai room members \"Evening tea\" --json"
+	return "CAME BY is the id of an invite, as balai invite list shows it; hosts and moderators see it. NOTE tells them who was let in by\nsomebody who is no longer trusted: balai room admit confirms her, balai room kick puts her out.\n\nExamples:\n  balai room members \"Evening tea\"\n  balai room members \"Evening tea\" --json"
 }
 
 // Run prints all members.
@@ -322,9 +322,13 @@ func (r roomMembersCmd) Run(ctx context.Context, a *app) error {
 			return err
 		}
 		return a.show(members, func(w io.Writer) {
-			fmt.Fprintln(w, "NAME\tROLE\tON STAGE\tHERE\tPEER\tCAME BY")
+			fmt.Fprintln(w, "NAME\tROLE\tON STAGE\tHERE\tPEER\tCAME BY\tNOTE")
 			for _, m := range members {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", orDash(m.Name), clean(m.Role), yesNo(m.OnStage), yesNo(m.Live), m.PeerID, orDash(m.CameBy))
+				note := "-"
+				if m.Unconfirmed != nil {
+					note = "let in by somebody no longer trusted: out at " + m.Unconfirmed.Local().Format(time.TimeOnly)
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", orDash(m.Name), clean(m.Role), yesNo(m.OnStage), yesNo(m.Live), m.PeerID, orDash(m.CameBy), note)
 			}
 		})
 	})

@@ -111,7 +111,8 @@ func (f *fold) issuerGone(n *node, issuer peer.ID) *node {
 
 func (f *fold) unsure(n *node) {
 	for i := range n.op.Admissions {
-		f.person(n.op.Admissions[i].Peer).unsure = n
+		a := &n.op.Admissions[i]
+		f.person(a.Peer).unsure = act{n: n, adm: a}
 	}
 }
 
@@ -196,8 +197,8 @@ func (f *fold) settle(p peer.ID, x *person) *node {
 		s.Removed[p] = x.lost.op.ID
 		return nil
 	case !held:
-		if x.unsure != nil {
-			s.Unconfirmed[p] = x.unsure.op.ID
+		if x.unsure.n != nil {
+			s.Unconfirmed[p] = f.doubt(p, x)
 		}
 		return nil
 	}
@@ -210,6 +211,15 @@ func (f *fold) settle(p peer.ID, x *person) *node {
 	}
 	s.Members[p] = m
 	return at
+}
+
+// doubt tells what somebody would be whom only void admissions let in. What others decided about her since holds.
+func (f *fold) doubt(p peer.ID, x *person) room.Doubt {
+	m, _ := f.member(p, x, x.unsure)
+	if _, placed := x.place.holds(); !placed && x.unsure.adm.Role == room.Speaker {
+		m.Role, m.OnStage = room.Speaker, true
+	}
+	return room.Doubt{Op: x.unsure.n.op.ID, Member: m}
 }
 
 func (f *fold) member(p peer.ID, x *person, in act) (m room.Member, stage *node) {

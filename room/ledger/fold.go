@@ -54,7 +54,7 @@ type person struct {
 	in, ban, place, mute, vouch field
 	adm                         act   // the last admission that counts
 	lost                        *node // an admission by an invite that does not count, or the revocation of it
-	unsure                      *node // an admission by an op that does not count
+	unsure                      act   // the last admission by an op that does not count
 }
 
 // fold makes the state of the ops that count.
@@ -96,7 +96,7 @@ func (l *Ledger) State() *room.State {
 		state: &room.State{
 			Room: l.id, Policy: l.origin.Policy, Host: l.law.host.who, Members: map[peer.ID]room.Member{}, Banned: map[peer.ID]bool{},
 			Removed: map[peer.ID]room.OpID{}, Declined: map[peer.ID]room.OpID{}, Revoked: map[room.InviteID]bool{}, Uses: map[room.InviteID]int{},
-			Vouched: map[peer.ID]bool{}, Lowered: map[peer.ID]uint64{}, Epochs: map[room.EpochID]room.EpochCommit{}, Unconfirmed: map[peer.ID]room.OpID{},
+			Vouched: map[peer.ID]bool{}, Lowered: map[peer.ID]uint64{}, Epochs: map[room.EpochID]room.EpochCommit{}, Unconfirmed: map[peer.ID]room.Doubt{},
 		},
 	}
 	f.invites()

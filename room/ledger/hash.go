@@ -29,9 +29,10 @@ func (l *Ledger) Hash() [32]byte {
 		}
 	})
 	each(w, s.Banned, func(b bool) { w.num(bit(b)) })
-	for _, m := range []map[peer.ID]room.OpID{s.Removed, s.Declined, s.Unconfirmed} {
+	for _, m := range []map[peer.ID]room.OpID{s.Removed, s.Declined} {
 		each(w, m, func(id room.OpID) { w.bytes(id[:]) })
 	}
+	each(w, s.Unconfirmed, func(d room.Doubt) { w.bytes(d.Op[:]) })
 	each(w, byText(s.Revoked, inviteText), func(b bool) { w.num(bit(b)) })
 	each(w, byText(s.Uses, inviteText), func(n int) { w.num(uint64(n)) })
 	each(w, s.Vouched, func(b bool) { w.num(bit(b)) })

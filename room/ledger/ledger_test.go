@@ -270,8 +270,12 @@ func TestForkIsVoidAndShown(t *testing.T) {
 			t.Fatalf("%s: forks %+v", n, f)
 		}
 	}
-	if s.Role(r.peer("ana")) != room.Listener || s.Role(r.peer("bo")) != room.NoRole || s.Unconfirmed[r.peer("bo")] != IDOf(a) {
+	if s.Role(r.peer("ana")) != room.Listener || s.Role(r.peer("bo")) != room.NoRole || s.Unconfirmed[r.peer("bo")].Op != IDOf(a) {
 		t.Fatalf("%+v", s)
+	}
+	r.about("host", room.Mute, "bo")
+	if m := r.all().Unconfirmed[r.peer("bo")].Member; m.Role != room.Speaker || !m.OnStage || !m.Muted || m.By != r.peer("mod") {
+		t.Fatalf("if it counted she would be %+v", m)
 	}
 	if _, err := r.logs["mod"].Draft(r.keys["mod"], room.Op{Kind: room.Lock}, day); !errors.Is(err, room.SecondDevice) {
 		t.Fatalf("draft on a fork: %v", err)

@@ -67,7 +67,7 @@ func (s *Session) decide(n *newcomer, now time.Time) (wait chan error, knocking 
 	if s.isElsewhere(n.peer, n.claim.HandoutKey, presenceTTL, now) {
 		return nil, false, room.SecondDevice
 	}
-	if s.state.Role(n.peer) != room.NoRole {
+	if s.confirmed(n.peer) {
 		return nil, false, nil
 	}
 	if n.chain == nil && s.state.Policy.Visibility != room.Open {
@@ -161,7 +161,7 @@ func (s *Session) checkClaim(n *newcomer, now time.Time) error {
 	}
 	s.seen[sha256.Sum256(n.claim.Sig)] = now
 	ids, uses := n.chain.ChainIDs(), n.chain.Uses()
-	if s.state.Role(n.peer) != room.NoRole {
+	if s.confirmed(n.peer) {
 		return nil // a member that comes back charges nothing
 	}
 	if why := s.spent(n.peer, ids, uses); why != 0 {
@@ -284,7 +284,7 @@ func (s *Session) dropKnock(p peer.ID, done chan error) {
 	}
 }
 
-// admitByName lets in who knocks, or takes back a removal.
+// admitByName lets in who knocks, takes back a removal, or confirms somebody whose admission is void.
 func (s *Session) admitByName(p peer.ID) error {
 	a := room.Admission{Peer: p, Role: room.Listener}
 	k, removed := s.knocks[p], s.state.Removed[p]
@@ -296,6 +296,9 @@ func (s *Session) admitByName(p peer.ID) error {
 			return why // an admission that would not count
 		}
 		a = k.admission
+	case s.inDoubt(p):
+		m := s.state.Members[p]
+		a.Role, a.Name = m.Role, m.Name
 	case removed == room.OpID{}:
 		return ErrUnknown
 	default:
@@ -315,7 +318,7 @@ func (s *Session) answerKnocks() {
 		_, declined := s.state.Declined[p]
 		why := s.spent(p, k.admission.Chain, k.admission.Uses)
 		switch {
-		case s.state.Role(p) != room.NoRole:
+		case s.confirmed(p):
 			k.done <- nil
 		case declined || s.state.Banned[p]:
 			k.done <- room.Declined

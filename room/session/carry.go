@@ -321,6 +321,11 @@ func (s *Session) removedShort() map[overlay.Short]bool {
 	for p := range s.state.Banned {
 		out[identity.ShortID(p)] = true
 	}
+	for p := range s.doubts {
+		if s.state.Role(p) == room.NoRole { // her time is up
+			out[identity.ShortID(p)] = true
+		}
+	}
 	for _, p := range s.cutGuests(time.Now()) {
 		if s.state.Role(p) == room.NoRole { // else she came again by another way
 			out[identity.ShortID(p)] = true

@@ -189,9 +189,11 @@ func (s *Session) checkpoint(now time.Time) {
 // afterLedger draws the consequences of a changed ledger.
 func (s *Session) afterLedger(now time.Time) {
 	old := s.state
-	s.state, s.dirty = s.ledger.State(), true
 	if old == nil {
 		old = &room.State{}
+	}
+	if s.state, s.dirty = s.ledger.State(), true; s.phase == Live {
+		s.state = s.withDoubts(s.state, old, now)
 	}
 	if s.phase != Live {
 		return

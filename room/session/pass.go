@@ -82,6 +82,9 @@ func (s *Session) checkPass(p peer.ID, signed *wire.Signed, now time.Time) (*wir
 	if err != nil {
 		return nil, room.BadSignature
 	}
+	if _, void := s.state.Unconfirmed[p]; void && len(m.Chain) == 0 && !s.inDoubt(p) {
+		return nil, room.Removed // it was given to her as a member
+	}
 	if string(m.Room) != string(s.cfg.Room[:]) || string(m.Peer) != string(p) || len(m.Chain) > maxChainIDs {
 		return nil, room.WrongRoom
 	}

@@ -26,7 +26,7 @@ const (
 func (s *Session) makeView() View {
 	v := View{
 		ID: s.cfg.Room.String(), State: s.phase, Local: s.cfg.Local, Tags: []string{}, Stage: []OnStage{}, AudienceList: []Person{},
-		Hands: []string{}, Knocks: []Person{}, Core: []string{}, Relays: []RelayView{}, Vouched: []string{}, Forked: []ForkView{}, Encryption: "no_key", Carrier: "direct",
+		Hands: []string{}, Knocks: []Person{}, Core: []string{}, Relays: []RelayView{}, Vouched: []string{}, Forked: []ForkView{}, Unconfirmed: []Person{}, Encryption: "no_key", Carrier: "direct",
 		Succession: Succession{Agreed: []string{}, Against: []string{}},
 		Me:         Me{PeerID: s.idOf(s.me), Role: room.NoRole.String(), Muted: true},
 	}
@@ -38,6 +38,7 @@ func (s *Session) makeView() View {
 	}
 	s.viewPolicy(&v)
 	s.viewPeople(&v)
+	s.viewDoubts(&v)
 	s.viewForks(&v)
 	s.viewSuccession(&v)
 	v.Differs = s.ledger.Differs() != nil
@@ -263,6 +264,9 @@ func (s *Session) memberView(p peer.ID) MemberView {
 	}
 	if n := len(m.Chain); n > 0 && s.state.Role(s.me).Authority() {
 		v.CameBy = m.Chain[n-1].String()
+	}
+	if until := s.doubts[p].UTC(); s.inDoubt(p) && s.state.Role(s.me).Authority() {
+		v.Unconfirmed = &until
 	}
 	return v
 }

@@ -202,7 +202,7 @@ func (s *Session) welcome(n *newcomer, now time.Time) (*wire.Welcome, error) {
 		return nil, room.NoAdmitter
 	}
 	g, guest := s.guests[n.peer]
-	if s.state.Role(n.peer) != room.NoRole {
+	if s.confirmed(n.peer) {
 		delete(s.guests, n.peer)
 	} else if _, reason := s.checkPass(n.peer, nil, now); !guest || reason != room.NoAdmitter {
 		return nil, s.whyNot(n.peer)

@@ -82,6 +82,7 @@ type Session struct {
 	admits     admitQueue
 	knocks     map[peer.ID]*knock
 	grace      map[peer.ID]time.Time // removed, still told why
+	doubts     map[peer.ID]time.Time // whose admission became void, until when they may be confirmed
 	keyless    time.Time             // since when I lack the epoch in force; zero: I do not
 	owed       time.Time             // a new epoch is due then; zero: none
 	cause      uint8
@@ -143,7 +144,7 @@ func New(cfg Config) *Session {
 	s := &Session{
 		cfg: cfg, me: cfg.Key.ID(), in: make(chan func(), inbox), done: make(chan struct{}),
 		watchers: map[int]func(Event){}, phase: Joining, muted: true, alone: cfg.New,
-		live: map[peer.ID]*presence{}, knocks: map[peer.ID]*knock{}, grace: map[peer.ID]time.Time{},
+		live: map[peer.ID]*presence{}, knocks: map[peer.ID]*knock{}, grace: map[peer.ID]time.Time{}, doubts: map[peer.ID]time.Time{},
 		heard: map[uint32]map[peer.ID]time.Time{}, fetching: map[peer.ID]bool{}, seen: map[[32]byte]time.Time{},
 		past: map[peer.ID]int64{}, asked: map[peer.ID]time.Time{}, pending: map[room.OpID]*wire.Signed{},
 		limit: gossipLimit, checkEvery: checkpointEvery, ids: map[peer.ID]string{}, guests: map[peer.ID]held{}, passed: map[room.InviteID]int{}, tallied: map[room.InviteID]int{},
@@ -235,6 +236,7 @@ func (s *Session) tick(now time.Time) {
 		return
 	}
 	s.expire(now)
+	s.endDoubts(now)
 	s.flushAdmits(now)
 	s.rekeyIfOwed(now)
 	s.lostKey(now)

@@ -25,15 +25,16 @@ type View struct {
 	Core         []string    `json:"core"`
 	Chair        string      `json:"chair"`
 	Epoch        EpochView   `json:"epoch"`
-	Encryption   string      `json:"encryption"` // on, no_key
-	Carrier      string      `json:"carrier"`    // direct, relay, degraded
-	Relays       []RelayView `json:"relays"`     // who carries the room now, the core first; empty: a mesh
-	Vouched      []string    `json:"vouched"`    // community nodes that the ledger vouches for
-	Forked       []ForkView  `json:"forked"`     // who signed two different histories
-	Differs      bool        `json:"differs"`    // the host's checkpoint is of another state than the same ops make here
-	Succession   Succession  `json:"succession"` // what becomes of a room whose host is lost
-	NoRelay      bool        `json:"no_relay"`   // too many for a mesh, and nobody who could relay
-	Assist       bool        `json:"assist"`     // a mesh larger than it should be, for want of a relay
+	Encryption   string      `json:"encryption"`  // on, no_key
+	Carrier      string      `json:"carrier"`     // direct, relay, degraded
+	Relays       []RelayView `json:"relays"`      // who carries the room now, the core first; empty: a mesh
+	Vouched      []string    `json:"vouched"`     // community nodes that the ledger vouches for
+	Forked       []ForkView  `json:"forked"`      // who signed two different histories
+	Unconfirmed  []Person    `json:"unconfirmed"` // for authorities: let in by who is no longer trusted, out at Until unless another admits them
+	Differs      bool        `json:"differs"`     // the host's checkpoint is of another state than the same ops make here
+	Succession   Succession  `json:"succession"`  // what becomes of a room whose host is lost
+	NoRelay      bool        `json:"no_relay"`    // too many for a mesh, and nobody who could relay
+	Assist       bool        `json:"assist"`      // a mesh larger than it should be, for want of a relay
 	Locked       bool        `json:"locked"`
 	Local        bool        `json:"local"`
 	ConstantRate bool        `json:"constant_rate"` // who is on stage sends the same at all times
@@ -114,13 +115,16 @@ type OnStage struct {
 	Live     bool   `json:"live"`
 }
 
-// Person is one person elsewhere: audience or knocking.
+// Person is one person elsewhere: audience, knocking or unconfirmed.
 type Person struct {
 	PeerID string `json:"peer_id"`
 	Name   string `json:"name"`
 	Role   string `json:"role,omitempty"`
 	Hand   *int   `json:"hand,omitempty"` // place in the queue, from 1
 	Muted  bool   `json:"muted,omitempty"`
+
+	ByName string     `json:"by_name,omitempty"` // unconfirmed: who let her in
+	Until  *time.Time `json:"until,omitempty"`   // unconfirmed: when she is out
 }
 
 // EpochView tells which key is in force; Words are equal for all who hold it.
@@ -141,6 +145,8 @@ type MemberView struct {
 	Live     bool      `json:"live"`
 	CameBy   string    `json:"came_by,omitempty"` // invite id; shown to authorities only
 	Since    time.Time `json:"since"`
+
+	Unconfirmed *time.Time `json:"unconfirmed_until,omitempty"` // she is out then unless another authority admits her; shown to authorities only
 }
 
 // RemovedView is the shape `removed`: somebody who was put out and not let in again.

@@ -119,6 +119,7 @@ export interface Room {
   forked: Fork[] | null
   differs: boolean
   succession: Succession
+  unconfirmed: Unconfirmed[] | null
   no_relay: boolean
   assist: boolean
   locked: boolean
@@ -126,6 +127,12 @@ export interface Room {
   created_at: string
   starts_at?: string | null
   constant_rate?: boolean
+}
+
+/** Let in by who is no longer trusted; told to the host and moderators. */
+export interface Unconfirmed extends PeerName {
+  by_name: string
+  until: string
 }
 
 /** Somebody who signed two different histories of the room. */

@@ -13,7 +13,7 @@ function room(change: Partial<Room> = {}, me: Partial<Room['me']> = {}): Room {
     id: 'r', name: 'R', topic: '', visibility: 'open', language: '', tags: [], host: 'h', host_name: 'H', state: 'live',
     me: { peer_id: 'me', role: 'listener', on_stage: false, hand: false, muted: true, speaking: false, audio: false, ...me },
     stage: [], audience: 0, audience_list: [], hands: [], knocks: [], members: 1, core: [], chair: 'h', epoch: null,
-    encryption: 'on', carrier: 'direct', relays: [], vouched: [], forked: [], differs: false,
+    encryption: 'on', carrier: 'direct', relays: [], vouched: [], forked: [], unconfirmed: [], differs: false,
     succession: { heir: '', heir_name: '', host_heard_at: null, from: null, needed: 0, asking: false, agreed: [], against: [], asked: false, answer: '' },
     no_relay: false, assist: false, locked: false, local: false, created_at: '', ...change,
   }
