@@ -172,16 +172,17 @@ func (s *Session) revoke(id room.InviteID, branch bool) error {
 	if s.phase != Live {
 		return ErrOver
 	}
-	mine := false
-	for _, i := range s.issued {
-		mine = mine || i.inv.ID() == id
-	}
-	_, authority := s.state.Rank(s.me)
-	if !authority {
+	if _, authority := s.state.Rank(s.me); !authority {
 		return ErrForbidden
 	}
-	if !mine && s.me != s.state.Host {
-		return ErrUnknown
+	if s.me != s.state.Host {
+		switch issuer := s.issuerOf(id); issuer {
+		case s.me:
+		case "":
+			return ErrUnknown
+		default:
+			return fmt.Errorf("it comes of an invite of %s, who may revoke it, as the host may: %w", s.nameOf(issuer), ErrForbidden)
+		}
 	}
 	_, err := s.appendOp(room.Op{Kind: room.Revoke, Invite: id, Branch: branch}, time.Now(), true)
 	if err == nil {
@@ -193,6 +194,30 @@ func (s *Session) revoke(id room.InviteID, branch bool) error {
 		}
 	}
 	return err
+}
+
+// issuerOf is who may revoke an invite besides the host, as far as I know: who issued the first invite of its chain, as the
+// admissions of those who came by it tell. While nobody has, it is who made it; by a pass, whose root I made.
+func (s *Session) issuerOf(id room.InviteID) peer.ID {
+	for _, e := range s.ledger.All() {
+		for _, a := range e.Op.Admissions {
+			if !e.Void && slices.Contains(a.Chain, id) {
+				return a.Issuer
+			}
+		}
+	}
+	made := func(id room.InviteID) bool {
+		return slices.ContainsFunc(s.issued, func(i issued) bool { return i.inv.ID() == id })
+	}
+	if made(id) {
+		return s.me
+	}
+	for _, g := range s.guests {
+		if slices.Contains(g.chain, id) && made(g.chain[0]) {
+			return s.me
+		}
+	}
+	return ""
 }
 
 const (

@@ -279,3 +279,45 @@ func TestALostKey(t *testing.T) {
 		w.mutual(host, mod, l[0])
 	})
 }
+
+// Whoever issued an invite revokes any link that was passed on below it, as the host may; another moderator does not, nor
+// whoever passed it on.
+func TestRevokeBelowOnesOwn(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		ctx := context.Background()
+		host, mod, l := w.stage(1, 0)
+		other := l[0]
+		host.act(room.Appoint, other)
+		root := mod.invites(InviteTerms{Role: room.Listener, Depth: 2})
+		ben, cas, dee := w.person("Ben"), w.person("Cas"), w.person("Dee")
+		ben.come(root)
+		second := ben.invites(InviteTerms{Role: room.Listener, Depth: 1})
+		cas.come(second)
+		third := cas.invites(InviteTerms{Role: room.Listener})
+		unused := cas.invites(InviteTerms{Role: room.Listener})
+		dee.come(third)
+		w.settle(host, mod, other, ben, cas, dee)
+		for p, want := range map[*soul]error{other: ErrForbidden, ben: ErrForbidden, cas: ErrForbidden} {
+			if err := p.s.Revoke(ctx, third.ID(), true); !errors.Is(err, want) {
+				t.Errorf("%s revokes: %v", p.name, err)
+			}
+		}
+		if err := mod.s.Revoke(ctx, unused.ID(), true); !errors.Is(err, ErrUnknown) {
+			t.Errorf("of a link that nobody came by: %v", err)
+		}
+		if err := mod.s.Revoke(ctx, second.ID(), true); err != nil {
+			t.Fatal(err)
+		}
+		w.within(3*time.Second, "both below to be out", func() bool { return cas.reason() == "removed" && dee.reason() == "removed" })
+		w.settle(host, mod, other, ben)
+		eve := w.person("Eve")
+		eve.enter(unused)
+		w.until("an answer", func() bool { return eve.view().State.Over() })
+		if eve.reason() != "revoked" {
+			t.Errorf("by a link below: %s", eve.reason())
+		}
+		ben.halt()
+		ben.restart()
+		w.settle(host, mod, other, ben)
+	})
+}
