@@ -116,7 +116,7 @@ type Op struct {
 	Admissions []Admission
 	Epoch      EpochCommit
 	Policy     *Policy
-	Invite     InviteID  // revoke, tally
+	Invite     InviteID  // revoke, tally; ban: by which a guest came, whom no admission names
 	Branch     bool      // revoke
 	Count      uint64    // tally
 	Root       OpID      // tally: Merkle root; checkpoint: state hash

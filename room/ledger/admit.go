@@ -240,12 +240,17 @@ func (f *fold) member(p peer.ID, x *person, in act) (m room.Member, stage *node)
 }
 
 // closeInvites tells which invites let nobody in any more: revoked by the host, or by a moderator unless an
-// admission shows that another had issued it; or used by somebody who is banned now.
+// admission shows that another had issued it; or used by somebody who is banned now, as an admission tells or the ban.
 func (f *fold) closeInvites() {
 	issuers := map[room.InviteID]peer.ID{}
 	for _, n := range f.l.order {
-		if n.void != whyNot || n.op.Kind != room.Admit {
+		if n.void != whyNot {
 			continue
+		}
+		if n.op.Kind == room.Ban && n.op.Invite != (room.InviteID{}) {
+			for _, p := range n.op.Targets {
+				f.closeFor(p, n.op.Invite)
+			}
 		}
 		for i := range n.op.Admissions {
 			a := &n.op.Admissions[i]
@@ -257,9 +262,7 @@ func (f *fold) closeInvites() {
 					issuers[id] = a.Issuer
 				}
 			}
-			if leaf := a.Chain[len(a.Chain)-1]; f.state.Banned[a.Peer] && !f.state.Revoked[leaf] {
-				f.state.Revoked[leaf] = false
-			}
+			f.closeFor(a.Peer, a.Chain[len(a.Chain)-1])
 		}
 	}
 	for id, ops := range f.revokes {
@@ -270,5 +273,12 @@ func (f *fold) closeInvites() {
 				r.note = whyTarget
 			}
 		}
+	}
+}
+
+// closeFor closes the invite by which p came, if p is banned.
+func (f *fold) closeFor(p peer.ID, leaf room.InviteID) {
+	if f.state.Banned[p] && !f.state.Revoked[leaf] {
+		f.state.Revoked[leaf] = false
 	}
 }

@@ -125,7 +125,12 @@ func (p *parser) decision(op *room.Op, w *wire.Op, author []byte) error {
 	switch op.Kind {
 	case room.Appoint, room.Dismiss, room.Transfer:
 		return p.handing(op, w, author)
-	case room.Kick, room.Ban, room.Unban, room.ToStage, room.ToAudience, room.Mute, room.Unmute, room.Lower, room.Decline, room.Vouch, room.Unvouch:
+	case room.Ban:
+		if err := fill(op.Invite[:], w.Revocation.GetInvite(), true); err != nil {
+			return err
+		}
+		return targets(op, w.Targets)
+	case room.Kick, room.Unban, room.ToStage, room.ToAudience, room.Mute, room.Unmute, room.Lower, room.Decline, room.Vouch, room.Unvouch:
 		return targets(op, w.Targets)
 	case room.Admit:
 		return admissions(op, w.Admissions)

@@ -36,6 +36,10 @@ func encodeOp(id room.ID, op *room.Op) (*wire.Op, error) {
 		w.Epoch = &wire.EpochCommit{N: op.Epoch.N, Id: op.Epoch.ID[:], Cause: uint32(op.Epoch.Cause)}
 	case room.Revoke:
 		w.Revocation = &wire.Revocation{Invite: op.Invite[:], Branch: op.Branch}
+	case room.Ban:
+		if op.Invite != (room.InviteID{}) {
+			w.Revocation = &wire.Revocation{Invite: op.Invite[:]}
+		}
 	case room.TallyUses:
 		w.Tally = &wire.Tally{Invite: op.Invite[:], Count: op.Count, Root: op.Root[:]}
 	case room.Checkpoint:

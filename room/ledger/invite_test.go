@@ -125,6 +125,15 @@ func TestBanClosesTheInvite(t *testing.T) {
 	if s = r.all(); len(s.Revoked) != 0 || s.Role(r.peer("ana")) != room.NoRole {
 		t.Fatalf("%+v", s)
 	}
+	r.draft("host", room.Op{Kind: room.Ban, Targets: []peer.ID{r.peer("bo")}, Invite: twig}) // a guest, whom no admission names
+	if branch, closed := r.all().Revoked[twig]; !closed || branch {
+		t.Fatal("the invite that the ban names is not closed")
+	}
+	r.through("host", "cy", 0, twig)
+	r.about("host", room.Unban, "bo")
+	if s = r.all(); len(s.Revoked) != 0 || s.Role(r.peer("cy")) != room.Listener {
+		t.Fatal("after the ban was lifted it is still closed, or somebody else is out by it")
+	}
 }
 
 // A dismissal voids the moderator's invites that nobody used before it.

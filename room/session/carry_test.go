@@ -280,6 +280,32 @@ func TestRevokeABranchOfGuests(t *testing.T) {
 	})
 }
 
+// A ban of a guest closes the invite by which she came, as that of a member does, until it is lifted.
+func TestBanOfAGuestClosesHerInvite(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		w.limit = 9
+		host, _, _ := w.crowd(8)
+		link := host.invites(InviteTerms{Role: room.Listener})
+		come := func() *soul {
+			p := w.person("Guest")
+			p.gives = election.Ad{}
+			p.enter(link)
+			w.until("an answer", func() bool { return p.view().State.Over() || p.view().State == Live })
+			return p
+		}
+		bad := come()
+		host.act(room.Ban, bad)
+		w.within(10*time.Second, "her to be out", func() bool { return bad.view().State == Refused })
+		if next := come(); next.reason() != "revoked" {
+			t.Errorf("by her invite another is %s", next.reason())
+		}
+		host.act(room.Unban, bad)
+		if next := come(); next.view().State != Live {
+			t.Errorf("after the ban was lifted another is %s", next.reason())
+		}
+	})
+}
+
 // Two people who cannot link are carried by a third; with nobody there to help, nothing is claimed.
 func TestAPairThatCannotLink(t *testing.T) {
 	simulate(t, seeds, func(t *testing.T, w *world) {

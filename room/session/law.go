@@ -363,6 +363,9 @@ func (s *Session) act(kind room.Kind, target peer.ID, reason string) error {
 			return ErrUnknown
 		}
 	}
+	if g := s.guests[target]; kind == room.Ban && len(g.chain) > 0 {
+		op.Invite = g.chain[len(g.chain)-1]
+	}
 	_, err := s.appendOp(op, time.Now(), true)
 	return err
 }

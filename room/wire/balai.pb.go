@@ -356,7 +356,7 @@ type Op struct {
 	Admissions    []*Admission           `protobuf:"bytes,11,rep,name=admissions,proto3" json:"admissions,omitempty"`                // admit
 	Epoch         *EpochCommit           `protobuf:"bytes,12,opt,name=epoch,proto3" json:"epoch,omitempty"`                          // epoch
 	Policy        *Policy                `protobuf:"bytes,13,opt,name=policy,proto3" json:"policy,omitempty"`                        // policy
-	Revocation    *Revocation            `protobuf:"bytes,14,opt,name=revocation,proto3" json:"revocation,omitempty"`                // revoke
+	Revocation    *Revocation            `protobuf:"bytes,14,opt,name=revocation,proto3" json:"revocation,omitempty"`                // revoke; ban: by which a guest came
 	Tally         *Tally                 `protobuf:"bytes,15,opt,name=tally,proto3" json:"tally,omitempty"`                          // tally
 	Countersign   *Signed                `protobuf:"bytes,16,opt,name=countersign,proto3" json:"countersign,omitempty"`              // transfer: Acceptance by the new host
 	Votes         []*Signed              `protobuf:"bytes,17,rep,name=votes,proto3" json:"votes,omitempty"`                          // succeed: Acceptance by moderators, domain "balai-vote/1"
