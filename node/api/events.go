@@ -118,7 +118,7 @@ func (s *stream) view() error {
 			continue
 		}
 		if mine, err := rm.Invites(s.ctx); err == nil && len(mine) > 0 {
-			v.Invites[r.ID] = withQR(mine)
+			v.Invites[r.ID] = shown(b.Communities(), mine...)
 		}
 	}
 	return s.send("view", v)
@@ -176,7 +176,7 @@ func (s *stream) roomItem(id string, e session.Event) error {
 	case e.Reaction != nil:
 		return s.send(e.Kind, reactionEvent{id, *e.Reaction})
 	case e.Invite != nil:
-		return s.send(e.Kind, inviteEvent{id, Invite{InviteView: *e.Invite, QR: qrOf(e.Invite.Link)}})
+		return s.send(e.Kind, inviteEvent{id, shown(s.h.backend.Communities(), *e.Invite)[0]})
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,7 +48,7 @@ func (h *handler) invites(c *call, _ none) ([]Invite, error) {
 		return nil, err
 	}
 	views, err := rm.Invites(c.r.Context())
-	return withQR(views), err
+	return shown(h.backend.Communities(), views...), err
 }
 
 func (h *handler) invite(c *call, in InviteRequest) (Invite, error) {
@@ -60,7 +61,7 @@ func (h *handler) invite(c *call, in InviteRequest) (Invite, error) {
 		return Invite{}, err
 	}
 	v, err := rm.Invite(c.r.Context(), t)
-	return Invite{InviteView: v, QR: qrOf(v.Link)}, err
+	return shown(h.backend.Communities(), v)[0], err
 }
 
 // terms checks the form of a request; whether I may grant it is the session's to say.
@@ -108,12 +109,35 @@ func (h *handler) revoke(c *call, _ none) error {
 	return rm.Revoke(c.r.Context(), room.InviteID(id), branch)
 }
 
-func withQR(views []session.InviteView) []Invite {
-	list := make([]Invite, len(views))
+// shown is invites as the API shows them: with a QR code, and the links over community nodes' pages.
+func shown(nodes []Community, views ...session.InviteView) []Invite {
+	list, hosts := make([]Invite, len(views)), webHosts(nodes)
 	for i, v := range views {
 		list[i] = Invite{InviteView: v, QR: qrOf(v.Link)}
+		inv, err := invite.ParseLink(v.Link)
+		for _, host := range hosts {
+			if err != nil {
+				break
+			}
+			if link, err := inv.WebLink(host); err == nil { // else it is not for a page
+				list[i].Web = append(list[i].Web, link)
+			}
+		}
 	}
 	return list
+}
+
+// webHosts are the names of community nodes connected now. Whether one serves the page behind /j only its people know.
+func webHosts(nodes []Community) (hosts []string) {
+	for _, n := range nodes {
+		for _, a := range n.Addrs {
+			parts := strings.SplitN(a, "/", 4)
+			if len(parts) == 4 && parts[0] == "" && slices.Contains([]string{"dns", "dns4", "dns6"}, parts[1]) && !slices.Contains(hosts, parts[2]) {
+				hosts = append(hosts, parts[2])
+			}
+		}
+	}
+	return hosts
 }
 
 // qrOf draws a link as an SVG that scanners read on any background: black on white, level L, with its quiet zone. It

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"balai/identity"
 	"balai/room"
 	"balai/room/invite"
+	"balai/room/session"
 )
 
 func issue(by *identity.Key, t invite.Terms) *invite.Invite {
@@ -131,5 +133,38 @@ func TestQR(t *testing.T) {
 	}
 	if qrOf("") != "" || qrOf(strings.Repeat("x", 5000)) != "" {
 		t.Error("what cannot be drawn is drawn")
+	}
+}
+
+// Only what may be read by a page's script is offered as an https link, over each node of which a name is known.
+func TestWebLinks(t *testing.T) {
+	host := newKey()
+	link := func(change func(*invite.Terms)) session.InviteView {
+		terms := invite.Terms{Role: room.Listener, Expiry: time.Now().Add(time.Hour)}
+		change(&terms)
+		return session.InviteView{Link: issue(host, terms).Link()}
+	}
+	nodes := []Community{
+		{PeerID: "a", Addrs: []string{"/dns4/one.example/udp/4330/quic-v1/p2p/a", "/dns/one.example/tcp/4330/p2p/a", "/ip4/192.0.2.1/udp/1/quic-v1/p2p/a"}},
+		{PeerID: "b", Addrs: []string{"/dns6/two.example/udp/1/quic-v1/p2p/b", "/dns4/bad_name!/udp/1/quic-v1/p2p/b", "dns/x/y/z", "/dns4/short"}},
+	}
+	for name, c := range map[string]struct {
+		view session.InviteView
+		want []string
+	}{
+		"listener": {link(func(*invite.Terms) {}), []string{"https://one.example/j#", "https://two.example/j#"}},
+		"speaker":  {link(func(t *invite.Terms) { t.Role = room.Speaker }), nil},
+		"strict":   {link(func(t *invite.Terms) { t.Strict = true }), nil},
+		"bound":    {link(func(t *invite.Terms) { t.Audience = newKey().ID() }), nil},
+		"unknown":  {session.InviteView{}, nil},
+	} {
+		var got []string
+		_, token, _ := strings.Cut(c.view.Link, "#")
+		for _, l := range shown(nodes, c.view)[0].Web {
+			got = append(got, strings.TrimSuffix(l, token))
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }

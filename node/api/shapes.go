@@ -89,7 +89,8 @@ type InviteRequest struct {
 // Invite is the shape `invite`.
 type Invite struct {
 	session.InviteView
-	QR string `json:"qr"` // SVG; empty where the link is not known
+	QR  string   `json:"qr"`            // SVG; empty where the link is not known
+	Web []string `json:"web,omitempty"` // https links, one for each community node connected that has a name; for listeners only
 }
 
 // Finding is one check of the doctor, in plain English.

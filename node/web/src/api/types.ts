@@ -228,6 +228,8 @@ export interface Invite {
   id: string
   link: string
   qr: string
+  /** https links over the pages of community nodes; for listener invites that are neither strict nor for one person. */
+  web?: string[]
   role: 'listener' | 'speaker'
   uses: number
   used: number

@@ -10,6 +10,17 @@ export function findLink(text: string): string | null {
   return TOKEN.test(t) ? `balai:join#${t}` : null
 }
 
+/** The https form of an invite link over the page of a node (host or host:port), or null for what is no host name. */
+export function webLink(link: string, host: string): string | null {
+  const h = host.trim().replace(/^https:\/\//i, '').replace(/\/+$/, '').toLowerCase()
+  const token = link.split('#')[1]
+  const good = h.length <= 255 && /^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]{1,5})?$/.test(h)
+  return good && token ? `https://${h}/j#${token}` : null
+}
+
+/** The host of an https link. */
+export const hostOf = (link: string): string => new URL(link).host
+
 export interface Handed {
   code?: string
   link?: string

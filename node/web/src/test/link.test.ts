@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { aloneHere, findLink, handed } from '../lib/link'
+import { aloneHere, findLink, handed, hostOf, webLink } from '../lib/link'
 import { pieces } from '../lib/text'
 
 const T = 'AQ'.repeat(60)
@@ -41,4 +41,16 @@ test.each([
   [[], false],
 ])('a daemon with %j is alone on its machine: %s', (addrs, want) => {
   expect(aloneHere(addrs)).toBe(want)
+})
+
+test.each([
+  ['balai.example.org', 'balai.example.org'], [' https://Balai.example.org/ ', 'balai.example.org'], ['a-b.example:8443', 'a-b.example:8443'], ['localhost', 'localhost'],
+  ['', null], ['example.org/evil', null], ['user@example.org', null], ['exa mple.org', null], ['-a.example', null], ['a..example', null], ['example.org#x', null], ['javascript:alert(1)', null], ['a'.repeat(300), null],
+])('the https link over %s', (host, want) => {
+  const link = webLink(`balai:join#${T}`, host)
+  expect(link).toBe(want && `https://${want}/j#${T}`)
+  if (link) {
+    expect(findLink(link)).toBe(link)
+    expect(hostOf(link)).toBe(want)
+  }
 })
