@@ -203,9 +203,25 @@ func (c *roomJoinCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if v.State == "refused" {
-		return &api.Problem{Detail: "not let in: " + v.Reason, Reason: v.Reason}
+		return &api.Problem{Detail: "not let in: " + whyRefused(v.Reason, v.ClockAheadMS, v.Clocks), Reason: v.Reason}
 	}
 	return nil
+}
+
+// whyRefused is a reason, and of clocks that differ what to do.
+func whyRefused(reason string, aheadMS int64, clocks int) string {
+	if clocks == 0 {
+		return reason
+	}
+	by, whose := (time.Duration(aheadMS) * time.Millisecond).Round(time.Second), "one of both is wrong"
+	if clocks > 1 {
+		whose = "yours is probably wrong"
+	}
+	word := "ahead of"
+	if by < 0 {
+		word = "behind"
+	}
+	return fmt.Sprintf("%s: of %d who let people in the clocks are %s %s yours; %s. Switch on automatic time in the system's settings", reason, clocks, by.Abs(), word, whose)
 }
 
 // shortestToken is below the length of any invite token and above that of any room id.

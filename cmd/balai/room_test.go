@@ -23,3 +23,22 @@ func TestForkInWords(t *testing.T) {
 		}
 	}
 }
+
+// TestWhyRefused: of clocks that differ the words say by how much, and whose is probably wrong.
+func TestWhyRefused(t *testing.T) {
+	for _, c := range []struct {
+		reason string
+		ahead  int64
+		clocks int
+		want   string
+	}{
+		{"locked", 0, 0, "locked"},
+		{"clock_off", 0, 0, "clock_off"},
+		{"clock_off", -3_600_000, 1, "clock_off: of 1 who let people in the clocks are 1h0m0s behind yours; one of both is wrong. Switch on automatic time in the system's settings"},
+		{"clock_off", 125_400, 3, "clock_off: of 3 who let people in the clocks are 2m5s ahead of yours; yours is probably wrong. Switch on automatic time in the system's settings"},
+	} {
+		if got := whyRefused(c.reason, c.ahead, c.clocks); got != c.want {
+			t.Errorf("%s", got)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -41,10 +42,11 @@ func final(r room.Reason) bool {
 type entry struct {
 	s      *Session
 	start  time.Time
-	last   room.Reason // the last that anybody said
-	same   int         // rounds in which all said it
-	second time.Time   // since when I am told that I am here already
-	twin   bool        // I was told so in the last round
+	last   room.Reason               // the last that anybody said
+	same   int                       // rounds in which all said it
+	second time.Time                 // since when I am told that I am here already
+	twin   bool                      // I was told so in the last round
+	clocks map[peer.ID]time.Duration // how far those of authorities are ahead of mine that differ too much
 }
 
 // enter looks for somebody who lets me in, until it is done, refused or out of time. Its own goroutine.
@@ -55,7 +57,7 @@ func (s *Session) enter() {
 	}
 	ctx, cancel := s.ctxOf(limit)
 	defer cancel()
-	e := &entry{s: s, start: time.Now(), last: room.NoAdmitter}
+	e := &entry{s: s, start: time.Now(), last: room.NoAdmitter, clocks: map[peer.ID]time.Duration{}}
 	for wait := firstPause; ctx.Err() == nil; wait = min(2*wait, longestPause) {
 		if e.round(ctx) || !e.twin && s.mayGoAlone(time.Since(e.start)) {
 			return
@@ -66,8 +68,19 @@ func (s *Session) enter() {
 		pause(ctx, wait)
 	}
 	if s.ctx.Err() == nil {
-		_ = s.call(s.ctx, func() error { s.refuse(e.last); return nil })
+		e.refuse(e.last)
 	}
+}
+
+// refuse ends the search.
+func (e *entry) refuse(r room.Reason) {
+	_ = e.s.call(e.s.ctx, func() error {
+		if e.s.refuse(r); r == room.ClockOff && len(e.clocks) > 0 {
+			ahead := slices.Sorted(maps.Values(e.clocks))
+			e.s.clockAhead, e.s.clocks = ahead[len(ahead)/2], len(ahead)
+		}
+		return nil
+	})
 }
 
 // candidates are whom to ask now.
@@ -99,11 +112,14 @@ func (e *entry) round(ctx context.Context) (done bool) {
 		}
 		r, proven := refusalIn(err)
 		if proven && e.stands(r) {
-			_ = e.s.call(e.s.ctx, func() error { e.s.refuse(r); return nil })
+			e.refuse(r)
 			return true
 		}
 		if said[r] = true; r != 0 {
 			e.last = r
+		}
+		if r == room.ClockOff {
+			e.clocks[a.peer] = a.ahead
 		}
 	}
 	e.twin = said[room.SecondDevice]
@@ -119,7 +135,7 @@ func (e *entry) agreed(said map[room.Reason]bool) bool {
 	if e.same++; e.same < unanimous || !e.stands(e.last) {
 		return false
 	}
-	_ = e.s.call(e.s.ctx, func() error { e.s.refuse(e.last); return nil })
+	e.refuse(e.last)
 	return true
 }
 
@@ -156,6 +172,7 @@ type asked struct {
 	err   error
 	st    Stream // of a newcomer's handshake
 	nonce []byte
+	ahead time.Duration     // its clock before mine
 	reply *wire.LedgerReply // to one who comes back
 }
 

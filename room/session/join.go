@@ -46,7 +46,18 @@ func (s *Session) hello(ctx context.Context, p peer.ID) *asked {
 		return a
 	}
 	a.nonce, a.err = ch.Nonce, checkGrants(ch, s.cfg.Room, p)
+	if a.ahead = aheadOf(ch.NowMs, time.Now()); a.err == nil && a.ahead.Abs() > maxSkew {
+		a.err = room.ClockOff
+	}
 	return a
+}
+
+// aheadOf is how far a clock that tells ms is ahead of mine; 0 when it is not told.
+func aheadOf(ms int64, now time.Time) time.Duration {
+	if ms == 0 {
+		return 0
+	}
+	return time.UnixMilli(ms).Sub(now)
 }
 
 // checkGrants follows the line of grants from p back to the founder: it shows that p was once made an authority
@@ -89,7 +100,7 @@ func (e *entry) join(ctx context.Context, a *asked) error {
 	w, err := s.awaitWelcome(a.st)
 	if err != nil {
 		_ = s.call(s.ctx, func() error { s.stopKnocking(); return nil })
-		if r, _ := refusalIn(err); r != 0 {
+		if r, _ := refusalIn(err); r != 0 && r != room.ClockOff { // of two clocks either may be wrong
 			return proof{r}
 		}
 		return err
@@ -104,7 +115,7 @@ func (e *entry) join(ctx context.Context, a *asked) error {
 
 func (s *Session) makeClaim(admitter peer.ID, nonce []byte) *wire.Claim {
 	prof, now := s.cfg.Profile(), time.Now()
-	c := &wire.Claim{Name: prof.Name, Headline: prof.Headline, HandoutKey: s.signHandoutKey(now), Addrs: [][]byte{s.cfg.Ports.Record()}}
+	c := &wire.Claim{Name: prof.Name, Headline: prof.Headline, HandoutKey: s.signHandoutKey(now), TimeMs: now.UnixMilli(), Addrs: [][]byte{s.cfg.Ports.Record()}}
 	if s.cfg.Invite != nil {
 		c.Sig = s.cfg.Invite.Claim(s.me, admitter, nonce)
 	}

@@ -31,7 +31,7 @@ func (s *Session) makeView() View {
 		Me:         Me{PeerID: s.idOf(s.me), Role: room.NoRole.String(), Muted: true},
 	}
 	if s.phase == Refused {
-		v.Reason = s.reason.String()
+		v.Reason, v.ClockAheadMS, v.Clocks = s.reason.String(), s.clockAhead.Milliseconds(), s.clocks
 	}
 	if s.state == nil {
 		return v

@@ -81,6 +81,9 @@ func (s *Session) serveJoin(ctx context.Context, st Stream, hello *wire.Hello, w
 	if n.claim = m.GetClaim(); n.claim == nil {
 		return room.Malformed
 	}
+	if aheadOf(n.claim.TimeMs, time.Now()).Abs() > maxSkew { // before what a wrong clock would make of the invite
+		return room.ClockOff
+	}
 	if n.chain != nil { // junk is weighed here, not in the session's goroutine
 		if err := n.weigh(s.me, time.Now()); err != nil {
 			_ = s.call(ctx, func() error {
@@ -191,7 +194,7 @@ func (s *Session) challenge(n *newcomer) (*wire.Challenge, error) {
 	if !authority {
 		return nil, room.NoAdmitter
 	}
-	c := &wire.Challenge{Nonce: n.nonce, Admitter: []byte(s.me), Genesis: s.ledger.Genesis()}
+	c := &wire.Challenge{Nonce: n.nonce, Admitter: []byte(s.me), Genesis: s.ledger.Genesis(), NowMs: time.Now().UnixMilli()}
 	c.Grant = s.grantsOf(s.me)
 	return c, nil
 }

@@ -73,6 +73,8 @@ type Session struct {
 	dice       *rand.Rand // whom to ask, how long to wait
 	phase      Phase
 	reason     room.Reason
+	clocks     int           // of ClockOff: how many authorities said so
+	clockAhead time.Duration // their median before my clock
 	ledger     *ledger.Ledger
 	state      *room.State // nil without a ledger
 	keys       keyring

@@ -15,6 +15,8 @@ type View struct {
 	HostName     string      `json:"host_name"`
 	State        Phase       `json:"state"`
 	Reason       string      `json:"reason,omitempty"`
+	ClockAheadMS int64       `json:"clock_ahead_ms,omitempty"` // of clock_off: by how much the clocks of those who let in are ahead of mine, their median
+	Clocks       int         `json:"clocks,omitempty"`         // how many these are: of one either may be wrong
 	Me           Me          `json:"me"`
 	Stage        []OnStage   `json:"stage"`
 	Audience     int         `json:"audience"`

@@ -1273,6 +1273,7 @@ type Challenge struct {
 	Admitter      []byte                 `protobuf:"bytes,2,opt,name=admitter,proto3" json:"admitter,omitempty"` // peer
 	Grant         []*Signed              `protobuf:"bytes,3,rep,name=grant,proto3" json:"grant,omitempty"`       // the appoint op when the admitter is a moderator
 	Genesis       *Signed                `protobuf:"bytes,4,opt,name=genesis,proto3" json:"genesis,omitempty"`
+	NowMs         int64                  `protobuf:"varint,5,opt,name=now_ms,json=nowMs,proto3" json:"now_ms,omitempty"` // the admitter's clock
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1335,6 +1336,13 @@ func (x *Challenge) GetGenesis() *Signed {
 	return nil
 }
 
+func (x *Challenge) GetNowMs() int64 {
+	if x != nil {
+		return x.NowMs
+	}
+	return 0
+}
+
 // Claim proves possession of the invite key. sig is Ed25519 by the invite key over
 // "balai-claim/1" || 0 || room || len || newcomer || len || admitter || nonce.
 type Claim struct {
@@ -1344,8 +1352,9 @@ type Claim struct {
 	Headline      string                 `protobuf:"bytes,3,opt,name=headline,proto3" json:"headline,omitempty"`
 	HandoutKey    *Signed                `protobuf:"bytes,4,opt,name=handout_key,json=handoutKey,proto3" json:"handout_key,omitempty"`
 	Source        *Signed                `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"`
-	Addrs         [][]byte               `protobuf:"bytes,6,rep,name=addrs,proto3" json:"addrs,omitempty"`    // own peer record (libp2p signed envelope)
-	Member        bool                   `protobuf:"varint,7,opt,name=member,proto3" json:"member,omitempty"` // of who came with a pass: to be in the ledger, and so to speak, write and be seen
+	Addrs         [][]byte               `protobuf:"bytes,6,rep,name=addrs,proto3" json:"addrs,omitempty"`                  // own peer record (libp2p signed envelope)
+	Member        bool                   `protobuf:"varint,7,opt,name=member,proto3" json:"member,omitempty"`               // of who came with a pass: to be in the ledger, and so to speak, write and be seen
+	TimeMs        int64                  `protobuf:"varint,8,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"` // the newcomer's clock
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1427,6 +1436,13 @@ func (x *Claim) GetMember() bool {
 		return x.Member
 	}
 	return false
+}
+
+func (x *Claim) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
 }
 
 // Knocking says that an authority has been asked; Welcome or Refuse follows on the same stream.
@@ -5420,12 +5436,13 @@ const file_balai_proto_rawDesc = "" +
 	"\x05Hello\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\fR\x04room\x12\x16\n" +
 	"\x06invite\x18\x02 \x01(\fR\x06invite\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\rR\aversion\"\x91\x01\n" +
+	"\aversion\x18\x03 \x01(\rR\aversion\"\xa8\x01\n" +
 	"\tChallenge\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\x12\x1a\n" +
 	"\badmitter\x18\x02 \x01(\fR\badmitter\x12&\n" +
 	"\x05grant\x18\x03 \x03(\v2\x10.balai.v1.SignedR\x05grant\x12*\n" +
-	"\agenesis\x18\x04 \x01(\v2\x10.balai.v1.SignedR\agenesis\"\xd4\x01\n" +
+	"\agenesis\x18\x04 \x01(\v2\x10.balai.v1.SignedR\agenesis\x12\x15\n" +
+	"\x06now_ms\x18\x05 \x01(\x03R\x05nowMs\"\xed\x01\n" +
 	"\x05Claim\x12\x10\n" +
 	"\x03sig\x18\x01 \x01(\fR\x03sig\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -5434,7 +5451,8 @@ const file_balai_proto_rawDesc = "" +
 	"handoutKey\x12(\n" +
 	"\x06source\x18\x05 \x01(\v2\x10.balai.v1.SignedR\x06source\x12\x14\n" +
 	"\x05addrs\x18\x06 \x03(\fR\x05addrs\x12\x16\n" +
-	"\x06member\x18\a \x01(\bR\x06member\"\n" +
+	"\x06member\x18\a \x01(\bR\x06member\x12\x17\n" +
+	"\atime_ms\x18\b \x01(\x03R\x06timeMs\"\n" +
 	"\n" +
 	"\bKnocking\"\xc9\x02\n" +
 	"\aWelcome\x12*\n" +

@@ -101,6 +101,9 @@ export interface Room {
   host_name: string
   state: RoomState
   reason?: string
+  /** Of clock_off: by how much the clocks of so many who let people in are ahead of this computer's. */
+  clock_ahead_ms?: number
+  clocks?: number
   ended_reason?: string
   me: Me
   stage: StagePerson[] | null

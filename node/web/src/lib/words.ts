@@ -49,6 +49,15 @@ export function reasonText(reason: string): string {
   return reasons[reason]?.() ?? m.reason_other({ reason: reason || '?' })
 }
 
+/** Why one could not come in: of clocks that differ, by how much, and whose is probably wrong. */
+export function refusalText(room: Room): string {
+  const ahead = room.clock_ahead_ms ?? 0
+  if (room.reason !== 'clock_off' || !ahead) return reasonText(room.reason ?? '')
+  const time = span(Math.abs(ahead))
+  if ((room.clocks ?? 0) < 2) return m.clock_one({ time })
+  return ahead > 0 ? m.clock_slow({ time }) : m.clock_fast({ time })
+}
+
 /** What it means that somebody signed two histories. */
 export function forkText(f: Fork, me: string): string {
   if (f.settled || (f.role !== 'host' && f.role !== 'moderator')) return m.forked_past({ name: f.name })
