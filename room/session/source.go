@@ -8,6 +8,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"balai/identity"
 	"balai/room"
 	"balai/room/sframe"
 	"balai/room/wire"
@@ -21,6 +22,9 @@ type ownSource struct {
 	salt [8]byte
 	id   uint32
 	ctr  uint32 // at least the highest that the media path has used
+
+	drawn   time.Time // zero: at the start of the process
+	yielded time.Time // when I last gave one up
 }
 
 func newOwnSource(id room.ID, me peer.ID) (o ownSource) {
@@ -39,7 +43,7 @@ func (s *Session) countSource(ctr uint32) {
 	case ctr < renewAt:
 		s.own.ctr = max(s.own.ctr, ctr)
 	case s.own.ctr > 0:
-		s.own, s.due.presence = newOwnSource(s.cfg.Room, s.me), time.Time{}
+		s.drawSource(time.Now())
 	}
 }
 
@@ -88,10 +92,40 @@ func (s *Session) takeSource(p peer.ID, signed *wire.Signed) {
 	}
 	if s.taken(src.ID, p) {
 		s.cfg.Log.Info("source refused: in force from another peer", "peer", p)
+		if src.ID == s.own.id {
+			s.yield(p, l, time.Now())
+		}
 		return
 	}
 	src.Now = src.Ctr
 	l.source, l.signed, l.sourceMs, l.clockAt, s.dirty = &src.Source, signed, src.at, time.Now(), true
+}
+
+// yieldAgain is the least time between two of my sources that I give up for others'.
+const yieldAgain = time.Minute
+
+// yield draws a new source when p's has the same 24 bits as mine and mine is the younger one, as far as can be known: it is
+// new itself; or p came with hers from beyond a partition, and has the lower short id. Who draws such a source to take mine away
+// is refused by all who hold mine, and by me.
+func (s *Session) yield(p peer.ID, l *presence, now time.Time) {
+	mine, theirs := identity.ShortID(s.me), identity.ShortID(p)
+	lower := bytes.Compare(mine[:], theirs[:]) < 0
+	young := s.since.IsZero() || now.Sub(s.since) < presenceTTL || now.Sub(s.own.drawn) < presenceTTL
+	if !young && (lower || l.source != nil) || now.Sub(s.own.yielded) < yieldAgain {
+		return
+	}
+	s.drawSource(now)
+	s.own.yielded = now
+}
+
+// drawSource begins a new source of mine, which nobody here has.
+func (s *Session) drawSource(now time.Time) {
+	yielded := s.own.yielded
+	for held := true; held; held = s.heldByOther(s.own.id, s.me) {
+		s.own = newOwnSource(s.cfg.Room, s.me)
+	}
+	s.own.drawn, s.own.yielded = now, yielded
+	s.due.presence, s.dirty = time.Time{}, true
 }
 
 // clockSlack is how far an owner's counter may be from what time makes of it before that is told to the media path, in
@@ -124,9 +158,10 @@ func (s *Session) takeSourceOf(signed *wire.Signed) {
 }
 
 func (s *Session) taken(id uint32, by peer.ID) bool {
-	if id == s.own.id {
-		return true
-	}
+	return id == s.own.id || s.heldByOther(id, by)
+}
+
+func (s *Session) heldByOther(id uint32, by peer.ID) bool {
 	for p, l := range s.live {
 		if p != by && l.source != nil && l.source.ID == id {
 			return true
