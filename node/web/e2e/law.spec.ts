@@ -338,3 +338,26 @@ async function kinds(d: Daemon | undefined): Promise<string[]> {
   const [room] = (await get('/rooms')) as { id: string }[]
   return ((await get(`/rooms/${room?.id}/ledger`)) as { kind: string }[]).map((x) => x.kind)
 }
+
+test('what goes wrong in a dialog is told in it', async ({ browser, daemon }) => {
+  const ana = await open(browser, await daemon())
+  await comeIn(ana, 'Ana')
+  await button(ana, 'Start a room').click()
+  await ana.getByRole('textbox', { name: 'Room name' }).fill('Musyawarah')
+  await button(ana, 'Open the room').click()
+  await expect(ana.getByTestId('mic')).toBeVisible()
+  const it = await sheet(ana, 'Ana')
+  const alert = it.getByRole('alert')
+  await expect(alert).toBeEmpty()
+  await ana.route('**/members/*/audience', (r) => r.fulfill({ status: 409, contentType: 'application/problem+json', body: JSON.stringify({ status: 409, title: 'Conflict', reason: 'busy', detail: 'busy' }) }))
+  await button(it, 'Move to audience').click()
+  await expect(alert).toHaveText(/busy/i)
+  await clean(ana, 'a fault in a dialog')
+  await button(it, 'Move to audience').click() // the same again
+  await expect(alert).toHaveText(/busy/i)
+  await ana.unroute('**/members/*/audience')
+  await button(it, 'Move to audience').click()
+  await expect(it).toBeHidden()
+  await sheet(ana, 'Ana')
+  await expect(dialog(ana, 'Ana').getByRole('alert')).toBeEmpty()
+})

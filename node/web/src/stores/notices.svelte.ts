@@ -12,6 +12,8 @@ const BATCH_MAX = 4
 
 class Notices {
   list = $state.raw<Notice[]>([])
+  /** The last fault, also when the same one is shown already: an open dialog shows it, what is behind is not seen. */
+  fault = $state.raw<Notice>({ key: 0, text: '', kind: 'fault' })
   /** For the polite live region: joins and hands, a few at a time. */
   polite = $state('')
   private waiting: string[] = []
@@ -19,8 +21,9 @@ class Notices {
   private next = 0
 
   tell(text: string, kind: Notice['kind'] = 'info'): void {
-    if (this.list.some((n) => n.text === text)) return
     const n: Notice = { key: ++this.next, text, kind }
+    if (kind === 'fault') this.fault = n
+    if (this.list.some((n) => n.text === text)) return
     this.list = [...this.list, n].slice(-4)
     setTimeout(() => this.drop(n.key), SHOWN_MS[kind])
   }
