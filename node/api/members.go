@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 
 	"balai/room"
@@ -38,9 +39,9 @@ type messageIn struct {
 
 func (h *handler) memberRoutes() []route {
 	return []route{
-		get("/rooms/{id}/members", "At most 200 members after the peer id given; an empty list ends them.", h.members).
+		get("/rooms/{id}/members", "At most 200 members after the peer id given; an empty list ends them.", paged(h, Room.Members)).
 			asking("after").or(http.StatusBadRequest),
-		get("/rooms/{id}/removed", "Who was kicked or banned and not let in again: at most 200 after the peer id given; an empty list ends them.", h.removed).
+		get("/rooms/{id}/removed", "Who was kicked or banned and not let in again: at most 200 after the peer id given; an empty list ends them.", paged(h, Room.Removed)).
 			asking("after").or(http.StatusBadRequest),
 		do(http.MethodPost, "/rooms/{id}/members/{peer}/{action}",
 			"Decides about a member: stage, audience, mute, unmute, lower, kick, ban, unban, appoint, dismiss, admit or decline.", h.act),
@@ -52,28 +53,19 @@ func (h *handler) memberRoutes() []route {
 	}
 }
 
-func (h *handler) members(c *call, _ none) ([]session.MemberView, error) {
-	rm, err := h.room(c)
-	if err != nil {
-		return nil, err
+// paged answers with a page of a room's list of people.
+func paged[T any](h *handler, list func(Room, context.Context, string) ([]T, error)) func(*call, none) ([]T, error) {
+	return func(c *call, _ none) ([]T, error) {
+		rm, err := h.room(c)
+		if err != nil {
+			return nil, err
+		}
+		after, err := c.after()
+		if err != nil {
+			return nil, err
+		}
+		return list(rm, c.r.Context(), after)
 	}
-	after, err := c.after()
-	if err != nil {
-		return nil, err
-	}
-	return rm.Members(c.r.Context(), after)
-}
-
-func (h *handler) removed(c *call, _ none) ([]session.RemovedView, error) {
-	rm, err := h.room(c)
-	if err != nil {
-		return nil, err
-	}
-	after, err := c.after()
-	if err != nil {
-		return nil, err
-	}
-	return rm.Removed(c.r.Context(), after)
 }
 
 // after is the peer id that a page follows; empty: the first page.
