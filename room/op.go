@@ -84,6 +84,14 @@ type Admission struct {
 	Issuer peer.ID // who signed the root block of Chain; empty: the author of the op
 }
 
+// Leaf is the invite that the person came by, zero when an authority admits by itself.
+func (a *Admission) Leaf() (leaf InviteID) {
+	if n := len(a.Chain); n > 0 {
+		leaf = a.Chain[n-1]
+	}
+	return leaf
+}
+
 // Consent is a signature that an op carries besides its author's: the new host's to a transfer, a
 // moderator's to a succession. Body and Sig are as received.
 type Consent struct {

@@ -148,6 +148,15 @@ func printInspection(w io.Writer, s invite.Inspection) {
 	}
 	fmt.Fprintf(w, "room\t%s\nhost\t%s\nhost's words\t%s\n", s.Room, s.Host, s.HostWords)
 	fmt.Fprintf(w, "issued by\t%s\nmakes you\t%s\nuses\t%s\n", s.Issuer, s.Role, uses)
+	pass := "may not be passed on"
+	switch s.Depth {
+	case 0:
+	case 1:
+		pass = "may be passed on one more time"
+	default:
+		pass = fmt.Sprintf("may be passed on %d more times", s.Depth)
+	}
+	fmt.Fprintf(w, "link\t%s\n", pass)
 	fmt.Fprintf(w, "good from\t%s\ngood until\t%s\n", s.NotBefore.Local().Format(time.DateTime), s.Expiry.Local().Format(time.DateTime))
 	var notes []string
 	for note, on := range map[string]bool{

@@ -3,6 +3,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"balai/room/invite"
 )
 
 // TestForkInWords: what it means that somebody signed two histories depends on what she is and on what was decided since.
@@ -39,6 +41,35 @@ func TestWhyRefused(t *testing.T) {
 	} {
 		if got := whyRefused(c.reason, c.ahead, c.clocks); got != c.want {
 			t.Errorf("%s", got)
+		}
+	}
+}
+
+// TestDecisionInWords: the reason stands with the decision, in no words that move a terminal.
+func TestDecisionInWords(t *testing.T) {
+	for _, c := range []struct {
+		d    decision
+		want string
+	}{
+		{decision{Words: "Ana kicked Budi"}, "  Ana kicked Budi\n"},
+		{decision{Words: "Ana kicked Bu\x1bdi", Reason: "no\nisy"}, "  Ana kicked Bu\ufffddi: “no\ufffdisy”\n"},
+		{decision{Words: "Ana kicked Budi", Reason: "noisy", Void: true, Why: "because"}, "  Ana kicked Budi: “noisy”  (void: because)\n"},
+	} {
+		var b strings.Builder
+		printDecision(&b, c.d)
+		if !strings.HasSuffix(b.String(), c.want) {
+			t.Errorf("%q", b.String())
+		}
+	}
+}
+
+// TestPassingOnInWords: an inspected link says how often it may be passed on.
+func TestPassingOnInWords(t *testing.T) {
+	for depth, want := range map[int]string{0: "may not be passed on", 1: "may be passed on one more time", 2: "may be passed on 2 more times"} {
+		var b strings.Builder
+		printInspection(&b, invite.Inspection{Depth: depth})
+		if !strings.Contains(b.String(), "link\t"+want+"\n") {
+			t.Errorf("%d: %s", depth, b.String())
 		}
 	}
 }

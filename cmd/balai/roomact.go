@@ -156,11 +156,12 @@ func (roomLedgerCmd) Help() string {
 }
 
 type decision struct {
-	Name  string    `json:"author_name"`
-	Words string    `json:"words"`
-	At    time.Time `json:"at"`
-	Void  bool      `json:"void"`
-	Why   string    `json:"why"`
+	Name   string    `json:"author_name"`
+	Words  string    `json:"words"`
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
+	Void   bool      `json:"void"`
+	Why    string    `json:"why"`
 }
 
 // Run prints the decisions.
@@ -168,14 +169,21 @@ func (r roomLedgerCmd) Run(ctx context.Context, a *app) error {
 	return r.with(ctx, a, func(c *api.Client, id string) error {
 		return call(ctx, a, c, http.MethodGet, roomPath(id, "ledger"), nil, func(w io.Writer, list []decision) {
 			for _, d := range list {
-				void := ""
-				if d.Void {
-					void = "  (void: " + clean(d.Why) + ")"
-				}
-				fmt.Fprintf(w, "%s  %s: %s%s\n", d.At.Local().Format(time.DateTime), orDash(d.Name), clean(d.Words), void)
+				printDecision(w, d)
 			}
 		})
 	})
+}
+
+func printDecision(w io.Writer, d decision) {
+	more := ""
+	if d.Reason != "" {
+		more = ": “" + clean(d.Reason) + "”"
+	}
+	if d.Void {
+		more += "  (void: " + clean(d.Why) + ")"
+	}
+	fmt.Fprintf(w, "%s  %s%s\n", d.At.Local().Format(time.DateTime), clean(d.Words), more)
 }
 
 // member is one member: whole for JSON, in part for text.
@@ -195,28 +203,25 @@ func (m member) MarshalJSON() ([]byte, error) { return m.raw, nil }
 
 // allRemoved reads every page of those who were put out.
 func allRemoved(ctx context.Context, c *api.Client, room string) ([]session.RemovedView, error) {
-	removed, after := []session.RemovedView{}, ""
-	for {
-		var page []session.RemovedView
-		err := c.Do(ctx, http.MethodGet, roomPath(room, "removed")+"?after="+url.QueryEscape(after), nil, &page)
-		if err != nil || len(page) == 0 || page[len(page)-1].PeerID == after {
-			return removed, err
-		}
-		removed, after = append(removed, page...), page[len(page)-1].PeerID
-	}
+	return allPages(ctx, c, roomPath(room, "removed"), func(v session.RemovedView) string { return v.PeerID })
 }
 
 // allMembers reads every page of a room's members.
 func allMembers(ctx context.Context, c *api.Client, room string) ([]member, error) {
-	members, after := []member{}, ""
+	return allPages(ctx, c, roomPath(room, "members"), func(m member) string { return m.PeerID })
+}
+
+// allPages reads a list of people to its end; each page follows on the last id of the one before.
+func allPages[T any](ctx context.Context, c *api.Client, path string, id func(T) string) ([]T, error) {
+	all, after := []T{}, ""
 	for {
-		var page []member
-		if err := c.Do(ctx, http.MethodGet, roomPath(room, "members")+"?after="+url.QueryEscape(after), nil, &page); err != nil {
+		var page []T
+		if err := c.Do(ctx, http.MethodGet, path+"?after="+url.QueryEscape(after), nil, &page); err != nil {
 			return nil, err
 		}
-		if len(page) == 0 || page[len(page)-1].PeerID == after {
-			return members, nil
+		if len(page) == 0 || id(page[len(page)-1]) == after {
+			return all, nil
 		}
-		members, after = append(members, page...), page[len(page)-1].PeerID
+		all, after = append(all, page...), id(page[len(page)-1])
 	}
 }

@@ -41,12 +41,3 @@ func (s *Session) setPolicy(edit func(*room.Policy) error, now time.Time) error 
 	_, err := s.appendOp(room.Op{Kind: room.SetPolicy, Policy: &p}, now, true)
 	return err
 }
-
-// described is what a policy makes of a room, in the words of the ledger.
-func described(p *room.Policy) string {
-	words := fmt.Sprintf("the room: “%s”, %s", p.Name, p.Visibility)
-	if p.ConstantRate {
-		words += ", constant rate"
-	}
-	return words
-}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -326,14 +327,69 @@ func (s *Session) decision(e ledger.Entry) Decision {
 		d.Targets = append(d.Targets, p.String())
 		names = append(names, s.nameOf(p))
 	}
-	if op.Kind == room.SetPolicy {
-		names = append(names, described(op.Policy))
-	}
-	d.Words = strings.TrimSpace(d.Name + " " + verbs[op.Kind] + " " + strings.Join(names, ", "))
+	d.Words = strings.TrimSpace(d.Name+" "+verbs[op.Kind]+" "+strings.Join(names, ", ")) + detailOf(op)
 	if e.Signed != nil {
 		d.Raw, _ = proto.Marshal(e.Signed)
 	}
 	return d
+}
+
+// detailOf says what an op decided besides who did what to whom.
+func detailOf(op *room.Op) string {
+	by := func(i room.InviteID) string { return " " + i.String()[:inviteShown] }
+	switch op.Kind {
+	case room.Admit:
+		leaf, same := op.Admissions[0].Leaf(), true
+		for i := range op.Admissions {
+			same = same && op.Admissions[i].Leaf() == leaf
+		}
+		if same && leaf != (room.InviteID{}) {
+			return " by the invite" + by(leaf)
+		}
+	case room.Ban:
+		if op.Invite != (room.InviteID{}) {
+			return ", who came by the invite" + by(op.Invite)
+		}
+	case room.Revoke:
+		if op.Branch {
+			return by(op.Invite) + " and put out all who came by it"
+		}
+		return by(op.Invite)
+	case room.TallyUses:
+		return by(op.Invite) + ": " + strconv.FormatUint(op.Count, 10)
+	case room.NewEpoch:
+		return ", now number " + strconv.FormatUint(op.Epoch.N, 10)
+	case room.SetPolicy:
+		return ": " + policyWords(op.Policy)
+	}
+	return ""
+}
+
+// inviteShown is how much of an invite's id is told where people compare: as the page's lists do.
+const inviteShown = 8
+
+// policyWords is all that a policy says.
+func policyWords(p *room.Policy) string {
+	words := []string{"“" + p.Name + "”", p.Visibility.String()}
+	if p.Topic != "" {
+		words = append(words, "topic “"+p.Topic+"”")
+	}
+	if p.Language != "" {
+		words = append(words, "language "+p.Language)
+	}
+	if len(p.Tags) > 0 {
+		words = append(words, "tags "+strings.Join(p.Tags, " "))
+	}
+	if !p.StartsAt.IsZero() {
+		words = append(words, "opens "+p.StartsAt.UTC().Format("2006-01-02 15:04 UTC"))
+	}
+	if p.ConstantRate {
+		words = append(words, "constant rate")
+	}
+	if p.VouchedOnly {
+		words = append(words, "carried by vouched nodes only")
+	}
+	return strings.Join(words, ", ")
 }
 
 func opTargets(op *room.Op) []peer.ID {
@@ -346,10 +402,10 @@ func opTargets(op *room.Op) []peer.ID {
 
 // verbs say what an op did, between its author and its targets.
 var verbs = map[room.Kind]string{
-	room.Appoint: "made a moderator of", room.Dismiss: "dismissed", room.Transfer: "handed the room to", room.SetPolicy: "changed",
+	room.Appoint: "made a moderator of", room.Dismiss: "dismissed", room.Transfer: "handed the room to", room.SetPolicy: "changed the room",
 	room.Checkpoint: "made a checkpoint", room.End: "ended the room", room.Admit: "let in", room.Decline: "declined", room.Kick: "removed",
 	room.Ban: "banned", room.Unban: "lifted the ban of", room.ToStage: "invited to the stage", room.ToAudience: "moved to the audience",
-	room.Mute: "muted", room.Unmute: "unmuted", room.Lower: "lowered the hand of", room.Revoke: "revoked an invite", room.Vouch: "vouched for the relay",
+	room.Mute: "muted", room.Unmute: "unmuted", room.Lower: "lowered the hand of", room.Revoke: "revoked the invite", room.Vouch: "vouched for the relay",
 	room.Unvouch: "no longer vouches for", room.Lock: "locked the room", room.Unlock: "unlocked the room", room.NewEpoch: "changed the key",
-	room.TallyUses: "counted an invite's uses", room.Succeed: "took the room over as heir",
+	room.TallyUses: "counted guests by the invite", room.Succeed: "took the room over as heir",
 }
