@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -202,7 +203,7 @@ func (s *Session) gotPresence(p peer.ID, m *wire.Presence, now time.Time) {
 		return // said again, by whoever: that does not keep her here
 	}
 	l := s.touch(p, now)
-	fresh := l.timeMs == 0
+	fresh, old := l.timeMs == 0, *l
 	l.timeMs, l.instance, l.said = m.TimeMs, string(m.Instance), now
 	prof := identity.Profile{Name: m.Name, Headline: m.Headline}
 	if prof.Validate() == nil {
@@ -228,7 +229,15 @@ func (s *Session) gotPresence(p peer.ID, m *wire.Presence, now time.Time) {
 		s.emit(Event{Kind: EventMember, Member: &v})
 	}
 	s.compareHeads(p, m.Heads)
-	s.dirty = true
+	if fresh || !l.looksLike(&old) {
+		s.dirty = true
+	}
+}
+
+// looksLike tells whether nothing follows from what a presence said anew: most say the same again.
+func (l *presence) looksLike(old *presence) bool {
+	return l.name == old.name && l.headline == old.headline && l.muted == old.muted && l.hand == old.hand &&
+		l.listeners == old.listeners && slices.Equal(l.links, old.links) && maps.Equal(l.direct, old.direct)
 }
 
 // gotMyself hears a presence of my own key: an echo, what an earlier process said, or a second device. Of two

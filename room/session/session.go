@@ -182,6 +182,9 @@ func (s *Session) Run(ctx context.Context) {
 			return
 		case f := <-s.in:
 			f()
+			for n := len(s.in); n > 0 && !s.phase.Over(); n-- { // what follows from all of them is drawn once
+				(<-s.in)()
+			}
 		case <-tick.C:
 			s.tick(time.Now())
 		case <-look.C:
