@@ -38,7 +38,7 @@ const (
 	sealedType = "BALAI SEALED KEY"
 	version    = "1"
 
-	tempPattern = ".key-*" // of files on the way to their name
+	tempPattern = ".balai-key-*.tmp" // of files on the way to their name; nobody else calls a file so
 
 	headerVersion = "Version"
 	headerPeer    = "Peer"

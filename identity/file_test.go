@@ -42,7 +42,7 @@ func TestSaveLoad(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "*")); len(left) != 1 {
 		t.Errorf("files left: %v", left)
 	}
-	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".key-*")); len(left) != 0 {
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), tempPattern)); len(left) != 0 {
 		t.Errorf("temporary files left: %v", left)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -67,6 +68,9 @@ func openFile(path string, data []byte, ask Ask) (*Key, error) {
 		return nil, fmt.Errorf("%w (%s)", ErrSealed, path)
 	}
 	pass, err := ask()
+	if errors.Is(err, fs.ErrNotExist) { // of the passphrase's file: it is no sign that there is no key
+		return nil, fmt.Errorf("%v", err) //nolint:errorlint // on purpose
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -128,6 +132,10 @@ func replacement(path string, data []byte) []func() error {
 // sweep removes what a kill in the middle of a write left beside the key file at path: it may be an open copy of a key
 // that is sealed by now. Not while another process makes a key there.
 func sweep(path string) error {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
 	dir := filepath.Dir(path)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -135,7 +143,7 @@ func sweep(path string) error {
 	}
 	found := false
 	for _, e := range entries {
-		if ok, _ := filepath.Match(tempPattern, e.Name()); ok {
+		if ok, _ := filepath.Match(tempPattern, e.Name()); ok && e.Type().IsRegular() {
 			found = true
 			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
 		}

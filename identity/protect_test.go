@@ -118,7 +118,7 @@ func TestKillAtEachStep(t *testing.T) {
 					t.Fatal(err)
 				}
 				if after == 0 { // in the first step: a half-written file
-					if err := os.WriteFile(filepath.Join(filepath.Dir(path), ".key-half"), c.to[:len(c.to)/2], 0o600); err != nil {
+					if err := os.WriteFile(filepath.Join(filepath.Dir(path), ".balai-key-half.tmp"), c.to[:len(c.to)/2], 0o600); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -241,5 +241,36 @@ func TestFirstLine(t *testing.T) {
 	}
 	if _, err := FirstLine(iotest.ErrReader(fs.ErrClosed)); !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("an error = %v", err)
+	}
+}
+
+// A file that a person laid beside her key is hers, and a passphrase's file that is missing is no missing key.
+func TestNothingOfAPersonIsTouched(t *testing.T) {
+	dir := t.TempDir()
+	path, backup := filepath.Join(dir, "identity.key"), filepath.Join(dir, ".key-backup")
+	k, err := LoadOrCreate(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(backup, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Protect(path, []byte("a passphrase")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(backup); err != nil {
+		t.Errorf("the copy: %v", err)
+	}
+	asked := 0
+	_, err = LoadOrCreate(path, func() ([]byte, error) {
+		asked++
+		return os.ReadFile(filepath.Join(dir, "none"))
+	})
+	if err == nil || asked != 1 {
+		t.Errorf("asked %d times for a passphrase, %v", asked, err)
 	}
 }
