@@ -38,8 +38,7 @@ func (c *courier) enlist(l *Link) (stuck bool) {
 		l.listed = true
 		c.due = append(c.due, l)
 	}
-	if c.at != nil && time.Duration(ticks()-c.since) > courierStuck {
-		c.at.own.Store(true)
+	if c.at != nil && time.Duration(ticks()-c.since) > courierStuck && c.at.own.CompareAndSwap(false, true) {
 		c.at, stuck = nil, true
 		c.turn++
 	}

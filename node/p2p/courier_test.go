@@ -70,3 +70,41 @@ func TestCourier(t *testing.T) {
 		}
 	})
 }
+
+// Who has a sender of its own gets no second one, though the courier is held up with it.
+func TestCourierMakesOneSender(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var c courier
+		c.init()
+		c.send = func(*Link, []byte) bool { return false }
+		a, b := &Link{}, &Link{}
+		ended := make(chan *Link, 1)
+		go func() { ended <- c.run(ctx, func(*Link) { time.Sleep(4 * courierStuck) }) }()
+		c.enlist(a)
+		time.Sleep(2 * courierStuck) // it is starting a sender for a
+		if c.enlist(b) {
+			t.Error("it becomes a second one")
+		}
+		time.Sleep(10 * courierStuck)
+		cancel()
+		if l := <-ended; l != nil {
+			t.Error("it became a second one")
+		}
+	})
+}
+
+// All who wait for a queue end with it.
+func TestSendQueueEndsForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var q sendQueue
+		q.init()
+		for range 2 {
+			go func() { var b [MaxBundle]byte; q.pop(b[:]) }()
+		}
+		synctest.Wait()
+		q.close()
+		q.close()
+		q.signal()
+	}) // which waits for both
+}

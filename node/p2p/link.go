@@ -412,6 +412,11 @@ func (q *sendQueue) push(b []byte) bool {
 }
 
 func (q *sendQueue) signal() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return
+	}
 	select {
 	case q.wake <- struct{}{}:
 	default:
@@ -452,9 +457,11 @@ func (q *sendQueue) isClosed() bool {
 
 func (q *sendQueue) close() {
 	q.mu.Lock()
-	q.closed = true
-	q.mu.Unlock()
-	q.signal()
+	defer q.mu.Unlock()
+	if !q.closed {
+		q.closed = true
+		close(q.wake)
+	}
 }
 
 func (q *sendQueue) droppedCount() uint64 {
