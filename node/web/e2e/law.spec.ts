@@ -300,7 +300,9 @@ test('the host renames the room, opens it for good, and hides when somebody spea
   await expect(ana.getByTestId('mic')).toHaveAccessibleName('Your microphone is off')
   expect(await opened()).toBe(0)
   await it.getByRole('checkbox', { name: /^Hide when somebody speaks/ }).check()
+  const encodesAnew = ana.waitForRequest((r) => r.method() === 'POST' && r.url().endsWith('/audio'))
   await button(it, 'Save').click()
+  await encodesAnew
   await expect(it).toHaveCount(0)
   await expect.poll(opened).toBeGreaterThan(100)
   await expect(ana.getByTestId('mic')).toHaveAccessibleName('Your microphone is off')

@@ -97,6 +97,13 @@ class Talk {
     void this.bring(this.run)
   }
 
+  /** Makes the leg anew in the middle of a talk, since the room asks for another kind of sound; the microphone stays as it was. */
+  async renew(): Promise<void> {
+    const was = this.mic
+    this.again()
+    if (was === 'on') await this.turn(true)
+  }
+
   async unblock(): Promise<void> {
     await this.out?.unblock()
   }
