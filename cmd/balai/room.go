@@ -14,7 +14,7 @@ import (
 type roomCmd struct {
 	List    roomListCmd    `cmd:"" default:"1" help:"The hallway: rooms heard of and my own."`
 	Create  roomCreateCmd  `cmd:"" help:"Open a room."`
-	Set     roomSetCmd     `cmd:"" help:"Change a room's name, topic, language, tags, or who may come."`
+	Set     roomSetCmd     `cmd:"" help:"Change a room's name, topic, language, tags, who may come, or its rate of sound."`
 	Join    roomJoinCmd    `cmd:"" help:"Join by an invite link, or an open room of the hallway."`
 	Show    roomShowCmd    `cmd:"" help:"Who is in a room and how it goes."`
 	Members roomMembersCmd `cmd:"" help:"Everybody in a room."`
