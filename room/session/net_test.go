@@ -134,11 +134,11 @@ func (p *soul) listed() bool {
 
 const recordPrefix = "record of "
 
-// Record is another after each move.
+// Record is another after each move. The id stands in text: its bytes may hold the mark of a move.
 func (q *ports) Record() []byte {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return []byte(recordPrefix + string(q.id) + q.moved)
+	return []byte(recordPrefix + q.id.String() + q.moved)
 }
 
 func (q *ports) RecordOf(p peer.ID) []byte {
@@ -147,22 +147,23 @@ func (q *ports) RecordOf(p peer.ID) []byte {
 	if !q.known[p] {
 		return nil
 	}
-	return []byte(recordPrefix + p)
+	return []byte(recordPrefix + p.String())
 }
 
 func (q *ports) Learn(record []byte, _ peer.ID) peer.ID {
-	id, ok := strings.CutPrefix(string(record), recordPrefix)
-	if !ok {
+	text, ok := strings.CutPrefix(string(record), recordPrefix)
+	text, moved, _ := strings.Cut(text, "#")
+	id, err := peer.Decode(text)
+	if !ok || err != nil {
 		return ""
 	}
-	id, moved, _ := strings.Cut(id, "#")
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.known[peer.ID(id)] = true
+	q.known[id] = true
 	if moved != "" {
-		q.heardOf[peer.ID(id)] = "#" + moved
+		q.heardOf[id] = "#" + moved
 	}
-	return peer.ID(id)
+	return id
 }
 
 func (q *ports) Hints() []invite.Hint { return nil }

@@ -211,6 +211,23 @@ func TestAnEarlyGoodbye(t *testing.T) {
 	})
 }
 
+// Whatever bytes an id holds, the record of this rig tells of that person and of nobody else.
+func TestAnyRecordIsRead(t *testing.T) {
+	simulate(t, 1, func(t *testing.T, w *world) {
+		reader := w.person("Reader")
+		for range 100 {
+			p := w.person("Ana")
+			if got := (*ports)(reader).Learn((*ports)(p).Record(), ""); got != p.id {
+				t.Fatalf("the record of %x tells of %x", string(p.id), string(got))
+			}
+			p.moved = "#elsewhere"
+			if got := (*ports)(reader).Learn((*ports)(p).Record(), ""); got != p.id || reader.heardOf[p.id] != p.moved {
+				t.Fatalf("after she moved: %x", string(got))
+			}
+		}
+	})
+}
+
 // What cannot be stored does not count.
 func TestADiskThatIsFull(t *testing.T) {
 	simulate(t, 1, func(t *testing.T, w *world) {
