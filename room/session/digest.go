@@ -285,7 +285,7 @@ func (s *Session) followDigest(by peer.ID, d *wire.Digest, now time.Time) {
 	_, authority := s.state.Rank(by)
 	for _, id := range d.Removed {
 		if authority && string(id) == string(me[:]) {
-			s.refuse(room.Removed)
+			s.refuse(s.whyOut(s.me))
 			return
 		}
 	}

@@ -245,10 +245,10 @@ func (s *Session) askBack(ctx context.Context, p peer.ID) *asked {
 	if a.err == nil {
 		a.reply, a.err = s.fetch(ctx, p, req)
 	}
-	if errors.Is(a.err, room.Removed) {
+	if a.err != nil && a.reply != nil {
 		_ = s.call(ctx, func() error {
-			if s.provesRemoval(p, a.reply) {
-				a.err = proof{room.Removed}
+			if why := s.provenOut(p, a.reply); why != 0 {
+				a.err = proof{why}
 			}
 			return nil
 		})
@@ -287,7 +287,7 @@ func (s *Session) comeBack(a *asked, now time.Time) error {
 		return nil
 	}
 	if s.state.Role(s.me) == room.NoRole {
-		return proof{room.Removed} // by ops that I have verified
+		return proof{s.whyOut(s.me)} // by ops that I have verified
 	}
 	s.arrive(a.reply.Records, a.peer, now)
 	s.takeReply(&wire.LedgerReply{Keys: a.reply.Keys, Sources: a.reply.Sources}, a.peer, now)

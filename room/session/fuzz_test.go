@@ -105,7 +105,7 @@ func FuzzReply(f *testing.F) {
 		var rep wire.LedgerReply
 		if proto.Unmarshal(b, &rep) == nil {
 			s.takeReply(&rep, newcomer.me, time.Now())
-			_ = s.provesRemoval(newcomer.me, &rep)
+			_ = s.provenOut(newcomer.me, &rep)
 			if _, err := ledger.Agreed(rep.Accept, room.Succeed, s.cfg.Room, s.cfg.Key.Public(), room.OpID{2}); err == nil {
 				t.Fatal("a vote that nobody signed")
 			}

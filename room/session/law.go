@@ -203,17 +203,13 @@ func (s *Session) afterLedger(now time.Time) {
 		return
 	}
 	_, out := s.state.Removed[s.me]
-	banned := s.state.Banned[s.me]
 	switch in := s.state.Role(s.me) != room.NoRole; {
 	case in && s.guest:
 		s.guest = false
 		s.keepLedger()
 	case in:
-	case banned:
-		s.refuse(room.Banned)
-		return
 	case !s.guest, out:
-		s.refuse(room.Removed)
+		s.refuse(s.whyOut(s.me))
 		return
 	case s.cutOff(s.ownChain()):
 		s.refuse(room.Revoked)

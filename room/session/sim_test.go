@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"balai/room"
 	"balai/room/invite"
 	"balai/test/seeded"
@@ -452,6 +454,51 @@ func (p *soul) putOut() []RemovedView {
 		p.w.t.Error(err)
 	}
 	return list
+}
+
+// Who is banned is told so, whatever reaches her first: the op, or the answer of an authority or of a member to what she
+// asks; also when she comes back. Who is out though the ban was lifted is not.
+func TestToldOfABan(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, mod, l := w.stage(6, 0)
+		told := func(p *soul, want string) {
+			t.Helper()
+			w.until(p.name+" to be out", func() bool { return p.view().State.Over() })
+			if got := p.reason(); got != want {
+				t.Errorf("%s reads %s", p.name, got)
+			}
+		}
+		hearsOf, asks, asksOne, away, awayLong, stays := l[0], l[1], l[2], l[3], l[4], l[5]
+		host.act(room.Ban, hearsOf)
+		told(hearsOf, "banned")
+
+		for _, x := range [][2]*soul{{asks, host}, {asksOne, stays}} {
+			p, of := x[0], x[1]
+			w.weather(1, 0) // no gossip comes
+			host.act(room.Ban, p)
+			w.until("it to be known", func() bool {
+				of.in(func(s *Session) { s.fetchFrom(host.id) })
+				return !of.holds(p)
+			})
+			_ = p.s.call(context.Background(), func() error { p.s.fetchNow(of.id, time.Now()); return nil }) // unless she has asked by herself
+			w.weather(0, 0)
+			told(p, "banned")
+		}
+
+		away.halt()
+		awayLong.halt()
+		host.act(room.Ban, away)
+		host.act(room.Ban, awayLong)
+		host.act(room.Unban, awayLong)
+		w.settle(host, mod, stays)
+		awayLong.restart()
+		told(awayLong, "removed")
+		host.halt()
+		mod.halt()
+		away.hints, away.known = []peer.ID{stays.id}, map[peer.ID]bool{}
+		away.restart()
+		told(away, "banned")
+	})
 }
 
 func TestAppointDismissEnd(t *testing.T) {

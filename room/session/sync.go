@@ -79,13 +79,14 @@ func (s *Session) ledgerReply(p peer.ID, req *wire.LedgerRequest, now time.Time)
 	return rep
 }
 
-// notMember refuses a stranger, and shows the op to whom it put out.
+// notMember refuses a stranger, and shows the op to whom it put out. The reason says whether she is banned now: the op alone
+// would not, as a ban that was lifted leaves her out.
 func (s *Session) notMember(p peer.ID) *wire.LedgerReply {
 	id, out := s.state.Removed[p]
 	if !out {
 		return refuseLedger(room.NoAdmitter)
 	}
-	rep := refuseLedger(room.Removed)
+	rep := refuseLedger(s.whyOut(p))
 	if op, held := s.ledger.Get(id); held {
 		rep.Ops = []*wire.Signed{op}
 	}
@@ -159,8 +160,8 @@ func (s *Session) fetchNow(p peer.ID, now time.Time) {
 				s.takeReply(rep, p, time.Now())
 				return nil
 			}
-			if errors.Is(err, room.Removed) && s.provesRemoval(p, rep) {
-				s.refuse(room.Removed)
+			if why := s.provenOut(p, rep); why != 0 {
+				s.refuse(why)
 			}
 			if errors.Is(err, room.NoAdmitter) {
 				s.passRefused(time.Now())
@@ -170,22 +171,41 @@ func (s *Session) fetchNow(p peer.ID, now time.Time) {
 	})
 }
 
-// provesRemoval tells whether p may be believed that I am out: it is an authority, or it shows an authority's
-// op about me that I have not seen. Anybody else may only be ahead of me, or lie.
-func (s *Session) provesRemoval(p peer.ID, rep *wire.LedgerReply) bool {
-	if _, authority := s.state.Rank(p); authority {
-		return true
+// whyOut is why p is out, of whom the ledger says that she is.
+func (s *Session) whyOut(p peer.ID) room.Reason {
+	if s.state.Banned[p] {
+		return room.Banned
 	}
-	if len(rep.GetOps()) == 0 {
-		return false
+	return room.Removed
+}
+
+// provenOut is why I am out, as p says, 0 unless it may be believed that I am: p is an authority, or it shows an
+// authority's op about me that I have not seen. Anybody else may only be ahead of me, or lie.
+func (s *Session) provenOut(p peer.ID, rep *wire.LedgerReply) room.Reason {
+	why := room.Reason(rep.GetRefused())
+	if why != room.Removed && why != room.Banned {
+		return 0
+	}
+	if _, authority := s.state.Rank(p); authority {
+		return why
+	}
+	if len(rep.Ops) == 0 {
+		return 0
 	}
 	op, id, err := ledger.ParseOp(rep.Ops[0])
-	if err != nil || id != s.cfg.Room {
-		return false
+	if err != nil || id != s.cfg.Room || !slices.Contains(op.Targets, s.me) {
+		return 0
 	}
 	_, authority := s.state.Rank(op.Author)
 	_, old := s.ledger.Get(op.ID)
-	return authority && !old && (op.Kind == room.Kick || op.Kind == room.Ban) && slices.Contains(op.Targets, s.me)
+	switch {
+	case !authority || old:
+	case op.Kind == room.Ban:
+		return why
+	case op.Kind == room.Kick:
+		return room.Removed // it shows no ban
+	}
+	return 0
 }
 
 func (s *Session) takeReply(rep *wire.LedgerReply, from peer.ID, now time.Time) {

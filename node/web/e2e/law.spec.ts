@@ -237,7 +237,7 @@ test('the lock, knocks, a kick, a ban, and the way back', async ({ browser, daem
   await again(citra)
   const fresh = await invite(ana)
   await follow(citra, fresh)
-  await isOut(citra, 'You were removed from the room.')
+  await isOut(citra, 'You are banned from this room.')
   await again(citra)
   await button(ana, 'People').click()
   await button(ana, 'Removed and banned').click()
