@@ -351,7 +351,7 @@ func (f *flow) tell(now time.Time) {
 	rep := f.report
 	rep.Leg, rep.Speaking = len(f.legs) > 0, f.me.speaking
 	if f.sealer != nil {
-		rep.Ctr = max(f.sealer.Next(), max(f.wall(now), maxDrift)-maxDrift)
+		rep.Source, rep.Ctr = f.plan.Me.ID, max(f.sealer.Next(), max(f.wall(now), maxDrift)-maxDrift)
 	}
 	for _, r := range f.remotes {
 		s := r.report

@@ -37,7 +37,8 @@ type Source struct {
 
 // Report is what the media path tells back, each second and when somebody starts or stops to speak.
 type Report struct {
-	Ctr      uint32 // my own counter now
+	Source   uint32 // my own
+	Ctr      uint32 // its counter now
 	Sources  []SourceReport
 	Links    []LinkReport
 	Leg      bool // a browser leg is up

@@ -290,11 +290,11 @@ func TestRandomSources(t *testing.T) {
 					t.Fatal("a salt comes again")
 				}
 				salts[s.own.salt] = true
-				salt, ctr := s.own.salt, uint32(0)
+				salt, id, ctr := s.own.salt, s.own.id, uint32(0)
 				for s.own.salt == salt && ctr <= sframe.MaxCounter {
 					before := s.own.ctr
 					ctr += 1 + r.Uint32N(1_500_000)
-					s.countSource(max(0, ctr-r.Uint32N(min(ctr, 4000)+1)))
+					s.countSource(s.own.id, max(0, ctr-r.Uint32N(min(ctr, 4000)+1)))
 					if s.own.salt == salt && s.own.ctr < before {
 						t.Fatal("the counter goes back")
 					}
@@ -305,7 +305,7 @@ func TestRandomSources(t *testing.T) {
 				renewed++
 				for range r.IntN(3) { // of the one that was left
 					left := s.own
-					if s.countSource(renewAt + r.Uint32N(90_000)); s.own != left {
+					if s.countSource(id, r.Uint32N(renewAt+90_000)); s.own != left {
 						t.Fatal("left for what was told of another")
 					}
 				}

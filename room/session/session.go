@@ -408,7 +408,7 @@ func (s *Session) post(f func()) bool {
 func (s *Session) Report(r Report) {
 	s.post(func() {
 		s.report, s.dirty = r, true
-		s.countSource(r.Ctr)
+		s.countSource(r.Source, r.Ctr)
 	})
 }
 

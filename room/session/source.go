@@ -36,13 +36,14 @@ func newOwnSource(id room.ID, me peer.ID) (o ownSource) {
 // renewAt is the counter at which a new source is drawn: half an hour of ticks before the last one.
 const renewAt = sframe.MaxCounter - 90_000
 
-// countSource follows the counter of my source; one that nears its end is left for a new one. A report of the
-// old one may still come after that.
-func (s *Session) countSource(ctr uint32) {
+// countSource follows the counter of my source id; one that nears its end is left for a new one. A report of one that was
+// left may still come after that.
+func (s *Session) countSource(id, ctr uint32) {
 	switch {
+	case id != s.own.id:
 	case ctr < renewAt:
 		s.own.ctr = max(s.own.ctr, ctr)
-	case s.own.ctr > 0:
+	default:
 		s.drawSource(time.Now())
 	}
 }

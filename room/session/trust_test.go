@@ -358,15 +358,17 @@ func TestANewSourceAtEachStart(t *testing.T) {
 				salts[m.Me.Salt] = true
 			}
 		}
-		l[0].s.Report(Report{Ctr: 1000})
+		left := l[0].media().Me.ID
+		l[0].s.Report(Report{Source: left, Ctr: 1000})
 		w.after(time.Second)
 		if m := l[0].media(); !salts[m.Me.Salt] {
 			t.Error("a new source without need")
 		}
-		l[0].s.Report(Report{Ctr: renewAt + 5})
+		l[0].s.Report(Report{Source: left, Ctr: renewAt + 5})
 		w.after(time.Second)
 		renewed := l[0].media().Me
-		l[0].s.Report(Report{Ctr: renewAt + 7}) // of the old one still
+		l[0].s.Report(Report{Source: left, Ctr: 1400})
+		l[0].s.Report(Report{Source: left, Ctr: renewAt + 7}) // of the old one still
 		w.after(3 * time.Second)
 		if m := l[0].media().Me; salts[m.Salt] || m.Salt != renewed.Salt || m.Ctr != 0 {
 			t.Errorf("near the end of its counter: %+v, before %+v", m, renewed)
