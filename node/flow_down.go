@@ -190,7 +190,7 @@ func (f *flow) block(l *linkState, e *media.Entry, hops uint8, now time.Time) {
 		r.report.Refused++
 		return
 	}
-	v, err := r.verify.Block(e.Head, e.Body, time.Time{}, now)
+	v, err := r.verify.Block(e.Head, e.Body, now)
 	if err == sframe.ErrForged || err == nil && v == (sframe.Verdict{}) {
 		l.useless++
 	}

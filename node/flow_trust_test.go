@@ -336,6 +336,62 @@ func TestFlowReplayAndLate(t *testing.T) {
 	})
 }
 
+// A word that a relay holds back while its speaker is silent, over a new epoch whose coming keeps the old step open, is not
+// heard half a minute later as an answer to something else: what the speaker has signed since tells its age. Nor is it
+// without a sign in the report. The speaker is heard on.
+func TestFlowHeldBack(t *testing.T) {
+	for _, told := range []bool{false, true} {
+		bubble(t, three[:2], func(w *world, p []*person) {
+			var held [][]byte
+			w.talk(time.Second, p[0])
+			w.settle()
+			honest := len(p[1].ear.of(p[0].id()))
+			w.onWire(func(from, _ *person, b []byte) [][]byte {
+				if u, err := media.Parse(b); err == nil && from == p[0] && u.Count > 0 {
+					held = append(held, b)
+					return nil
+				}
+				return [][]byte{b}
+			})
+			w.talk(100*time.Millisecond, p[0])
+			time.Sleep(time.Second)
+			w.epochs = append(w.epochs, sframe.NewEpoch(2))
+			w.seal = 1
+			w.plan()
+			time.Sleep(30 * time.Second)
+			w.set(func() { w.tap = nil })
+			if told {
+				p[0].signed = p[0].report().Ctr
+				w.plan()
+			}
+			refused := p[1].report().Sources[0].Refused
+			now := uint16(p[1].flow.millis(time.Now()))
+			for _, b := range held {
+				u, _ := media.Parse(b)
+				u.SendMs = now // the relay's own word
+				p[1].flow.Receive(p[1].links[p[0].key.ID()], rebundle(u))
+			}
+			synctest.Wait()
+			heard := len(p[1].ear.of(p[0].id())) - honest
+			if heard > 0 == told {
+				t.Errorf("told %v, %d frames held back are heard", told, heard)
+			}
+			if !told {
+				return // it takes the owner's word: the keys and the window keep nothing out
+			}
+			p[0].said = nil
+			p[1].ear.forget()
+			p[0].clock += 1500
+			w.talk(time.Second, p[0])
+			time.Sleep(time.Second)
+			w.hears(p[1], p[0])
+			if s := p[1].report().Sources[0]; s.Silenced || s.Refused < refused+5 {
+				t.Errorf("the report: %+v, %d refused before", s, refused)
+			}
+		})
+	}
+}
+
 // A speaker who starts again comes with another source and is heard.
 func TestFlowSpeakerRestarts(t *testing.T) {
 	bubble(t, three[:2], func(w *world, p []*person) {

@@ -52,6 +52,7 @@ type person struct {
 	ear     *ear
 	links   map[peer.ID]*wireLink
 	clock   uint32   // of the leg
+	signed  uint32   // where its counter was when it last signed that
 	said    []string // payloads
 
 	mu  sync.Mutex
@@ -214,7 +215,7 @@ func (p *person) owner() sframe.Owner {
 }
 
 func (p *person) source() session.Source {
-	return session.Source{Peer: p.key.ID(), ID: p.owner().Source(), Salt: p.salt, Allowed: p.allowed}
+	return session.Source{Peer: p.key.ID(), ID: p.owner().Source(), Salt: p.salt, Now: p.signed, Allowed: p.allowed}
 }
 
 func (p *person) id() uint32 { return p.owner().Source() }

@@ -31,7 +31,7 @@ type Source struct {
 	Salt    [8]byte
 	Epoch   room.EpochID
 	Ctr     uint32 // the window starts here
-	Now     uint32 // where the counter was when this was said, as its owner signed: the newest that differs from what time makes of the last
+	Now     uint32 // where the counter was when this was said, as its owner signed: of who is on stage the newest, else one that differs from what time makes of the last
 	Allowed bool   // on stage and not muted by a moderator: frames are played
 }
 

@@ -84,7 +84,7 @@ func (s *Session) takeSource(p peer.ID, signed *wire.Signed) {
 		return
 	}
 	if l.source != nil && l.source.Salt == src.Salt {
-		l.follow(signed, &src.Source)
+		l.follow(signed, &src.Source, s.state.Members[p].OnStage)
 		l.sourceMs = max(l.sourceMs, src.at)
 		return // the window keeps its start
 	}
@@ -129,15 +129,18 @@ func (s *Session) drawSource(now time.Time) {
 	s.due.presence, s.dirty = time.Time{}, true
 }
 
-// clockSlack is how far an owner's counter may be from what time makes of it before that is told to the media path, in
-// ticks of 20 ms.
+// clockSlack is how far an owner's counter may be from what the media path was told last, in ticks of 20 ms.
 const clockSlack = 100
 
-// follow keeps the newest record of a source that is in force. Where its counter is only matters when it is not where time
-// has brought it: one of the two machines slept.
-func (l *presence) follow(signed *wire.Signed, src *Source) {
+// follow keeps the newest record of a source that is in force. Where the counter of somebody on stage is, is told with each
+// new one: frames of long before were held back. Of others it only matters when it is far ahead of where time has brought
+// it: one of the two machines slept.
+func (l *presence) follow(signed *wire.Signed, src *Source, onStage bool) {
 	now := time.Now()
-	expected := l.source.Now + uint32(now.Sub(l.clockAt)/(20*time.Millisecond))
+	expected := l.source.Now
+	if !onStage {
+		expected += uint32(now.Sub(l.clockAt) / (20 * time.Millisecond))
+	}
 	if src.Ctr < l.signedCtr {
 		return // an older one, said again
 	}

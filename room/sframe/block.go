@@ -96,7 +96,7 @@ func (s *BlockSigner) Add(id EpochID, entry []byte, now time.Time) error {
 }
 
 // Block makes the block over the pending frames: its header, and its body appended to dst. Wall is the speaker's
-// clock. ErrSpan if nothing is pending.
+// clock, which no reader compares with another. ErrSpan if nothing is pending.
 func (s *BlockSigner) Block(dst []byte, wall time.Time) (header [HeaderLen]byte, body []byte, err error) {
 	n := s.Pending()
 	if n == 0 {
@@ -123,7 +123,6 @@ func blockHeader(source uint32, epoch byte, first uint32) (h [HeaderLen]byte) {
 // block is a parsed one.
 type block struct {
 	first, last uint32
-	wall        time.Time
 	epoch       byte
 	n           int
 	items       [BlockFrames]claim
@@ -148,11 +147,9 @@ func parseBlock(header, body []byte, source uint32) (b block, err error) {
 	if b.n < 1 || b.n > BlockFrames || len(body) != blockHead+b.n*itemLen+ed25519.SignatureSize {
 		return b, ErrMalformed
 	}
-	wall := binary.BigEndian.Uint64(body)
-	if wall > 1<<48 {
+	if binary.BigEndian.Uint64(body) > 1<<48 {
 		return b, fmt.Errorf("%w: block time", ErrMalformed)
 	}
-	b.wall = time.UnixMilli(int64(wall))
 	for i := range b.n {
 		item := body[blockHead+i*itemLen:]
 		b.items[i].ctr = b.first + uint32(item[0])

@@ -3,6 +3,7 @@ package sframe
 import (
 	"bytes"
 	"crypto/ed25519"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -63,7 +64,7 @@ func (x *trial) block() (h, body []byte) {
 
 func (x *trial) take(h, body []byte) Verdict {
 	x.t.Helper()
-	got, err := x.v.Block(h, body, time.Time{}, x.now)
+	got, err := x.v.Block(h, body, x.now)
 	if err != nil {
 		x.t.Fatal(err)
 	}
@@ -251,25 +252,22 @@ func TestBlockRefusals(t *testing.T) {
 			bb[i/8-len(h)] ^= 1 << (i % 8)
 		}
 		x.now = x.now.Add(time.Second)
-		if _, err := x.v.Block(hh, bb, time.Time{}, x.now); err == nil {
+		if _, err := x.v.Block(hh, bb, x.now); err == nil {
 			t.Errorf("taken with bit %d changed", i)
 		}
 	}
-	if _, err := x.v.Block(h, body, x.now.Add(time.Hour), x.now); !errors.Is(err, ErrStale) {
-		t.Errorf("old: %v", err)
-	}
 	other := NewBlockVerifier(speaker, x.public)
 	other.Hold(3, EpochID{1})
-	if _, err := other.Block(h, body, time.Time{}, x.now); !errors.Is(err, ErrForged) {
+	if _, err := other.Block(h, body, x.now); !errors.Is(err, ErrForged) {
 		t.Errorf("another epoch id: %v", err)
 	}
-	if _, err := NewBlockVerifier(speaker, x.public).Block(h, body, time.Time{}, x.now); !errors.Is(err, ErrNoKey) {
+	if _, err := NewBlockVerifier(speaker, x.public).Block(h, body, x.now); !errors.Is(err, ErrNoKey) {
 		t.Errorf("no epoch: %v", err)
 	}
 	for range MaxVerifies {
-		x.v.Block(h, changed(body, len(body)-1), time.Time{}, x.now)
+		x.v.Block(h, changed(body, len(body)-1), x.now)
 	}
-	if _, err := x.v.Block(h, changed(body, len(body)-1), time.Time{}, x.now); !errors.Is(err, ErrBusy) {
+	if _, err := x.v.Block(h, changed(body, len(body)-1), x.now); !errors.Is(err, ErrBusy) {
 		t.Errorf("flood: %v", err)
 	}
 }
@@ -329,7 +327,7 @@ func listenFor(t *testing.T, v *BlockVerifier, said, blocks []spoken, r *rand.Ra
 		if lost() {
 			return
 		}
-		if _, err := v.Block(b.head, b.entry, time.Time{}, now); err != nil {
+		if _, err := v.Block(b.head, b.entry, now); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -380,7 +378,7 @@ func FuzzBlock(f *testing.F) {
 		for _, c := range b.items[:b.n] {
 			s.items = append(append(s.items, byte(c.ctr-b.first)), c.hash[:]...)
 		}
-		hh, bb, err := s.Block(nil, b.wall)
+		hh, bb, err := s.Block(nil, time.UnixMilli(int64(binary.BigEndian.Uint64(body))))
 		if err != nil || !bytes.Equal(hh[:], h[:HeaderLen]) || !bytes.Equal(bb, body) {
 			t.Fatalf("not the same again: %x %x", hh, bb)
 		}

@@ -33,7 +33,7 @@ var (
 	ErrAhead     = errors.New("sframe: counter ahead of its owner's clock")
 	ErrCounter   = errors.New("sframe: counter would be used twice or is used up")
 	ErrSpan      = errors.New("sframe: block would span an epoch or is full")
-	ErrStale     = errors.New("sframe: block is too old")
+	ErrStale     = errors.New("sframe: counter far behind its owner's clock")
 	ErrBusy      = errors.New("sframe: too many blocks to verify")
 )
 

@@ -21,7 +21,10 @@ const (
 	// MaxLead is how far, in ticks, a frame's counter may be ahead of what Expect said: half of the replay window, so that
 	// whoever forges a frame of the future does not make the true ones look old.
 	MaxLead = replayWindow / 2
-	tick    = 20 * time.Millisecond
+	// MaxAge is how far, in ticks, a frame's counter may be behind the newest that its owner has signed: 5 s. What is older
+	// was held back on its way, which is well below a second.
+	MaxAge = 250
+	tick   = 20 * time.Millisecond
 
 	kindFrame = 0
 	kindBlock = 1
@@ -129,6 +132,7 @@ type Opener struct {
 	nonce  [nonceLen]byte
 	said   uint32 // where the counter was, as its owner has signed
 	at     time.Time
+	oldest uint32 // what is older was held back
 }
 
 type heldEpoch struct {
@@ -143,8 +147,14 @@ func NewOpener(owner Owner, ctr uint32) *Opener {
 }
 
 // Expect says where the owner's counter is at now, as the owner has signed. Counters are time: from then on Open takes no
-// frame more than MaxLead ahead of it. Before, it takes any.
-func (o *Opener) Expect(ctr uint32, now time.Time) { o.said, o.at = ctr, now }
+// frame more than MaxLead ahead of it, or of where an earlier word and the time since put it, and none more than MaxAge
+// behind the newest word. Before, it takes any.
+func (o *Opener) Expect(ctr uint32, now time.Time) {
+	o.oldest = max(o.oldest, max(ctr, MaxAge)-MaxAge)
+	if o.at.IsZero() || int64(ctr) > int64(o.said)+int64(now.Sub(o.at)/tick) {
+		o.said, o.at = ctr, now
+	}
+}
 
 func (o *Opener) ahead(ctr uint32, now time.Time) bool {
 	return !o.at.IsZero() && int64(ctr)-int64(o.said) > int64(now.Sub(o.at)/tick)+MaxLead
@@ -181,7 +191,7 @@ func (o *Opener) adopt(h *heldEpoch, e Epoch, now time.Time) {
 }
 
 // Open appends the payload of a frame to dst. ErrMalformed if it is no frame of this source, ErrReplay if its counter
-// was opened before or is too old, ErrAhead if it is ahead of Expect, ErrNoKey if the epoch or step is not held, ErrForged if it does not authenticate.
+// was opened before or is too old, ErrAhead or ErrStale if it is far from what Expect said, ErrNoKey if the epoch or step is not held, ErrForged if it does not authenticate.
 // Only a frame that opens marks its counter.
 func (o *Opener) Open(dst, header, body []byte, now time.Time) ([]byte, error) {
 	if err := checkHeader(header, o.source); err != nil {
@@ -191,6 +201,9 @@ func (o *Opener) Open(dst, header, body []byte, now time.Time) ([]byte, error) {
 		return dst, ErrMalformed
 	}
 	ctr := uint24(header[6:])
+	if ctr < o.oldest {
+		return dst, ErrStale
+	}
 	if !o.window.fresh(ctr) {
 		return dst, ErrReplay
 	}

@@ -446,3 +446,39 @@ func TestAhead(t *testing.T) {
 		t.Errorf("after a sleep: %v", err)
 	}
 }
+
+// What was held back does not open once its owner has signed that her counter is far beyond it, though nothing newer was
+// heard of her and the key is still held: she was silent, and the epoch changed. What is on its way opens.
+func TestHeldBack(t *testing.T) {
+	e, next := NewEpoch(1), NewEpoch(2)
+	s := NewSealer(speaker, 100)
+	h0, yes := sealed(t, s, e, 100, "yes")
+	h1, late := sealed(t, s, e, 1000-MaxAge-1, "held back")
+	h2, fine := sealed(t, s, e, 1000-MaxAge, "on its way")
+	o := NewOpener(speaker, 100)
+	o.Hold(e, t0)
+	o.Expect(100, t0)
+	now := t0.Add(18 * time.Second)
+	o.Hold(next, now)
+	if _, err := o.Open(nil, h0, yes, now); err != nil {
+		t.Fatalf("an epoch change and 18 s alone keep nothing out: %v", err)
+	}
+	o.Forget(100)
+	o.Expect(1000, now)
+	for _, x := range [][2][]byte{{h0, yes}, {h1, late}} {
+		if _, err := o.Open(nil, x[0], x[1], now); !errors.Is(err, ErrStale) {
+			t.Errorf("held back: %v", err)
+		}
+	}
+	o.Expect(300, now) // an older word
+	if _, err := o.Open(nil, h1, late, now); !errors.Is(err, ErrStale) {
+		t.Errorf("held back, after an older word: %v", err)
+	}
+	if _, err := o.Open(nil, h2, fine, now); err != nil {
+		t.Errorf("on its way: %v", err)
+	}
+	h3, ahead := sealed(t, s, next, 1000+MaxLead, "as far ahead as may be")
+	if _, err := o.Open(nil, h3, ahead, now); err != nil {
+		t.Errorf("ahead: %v", err)
+	}
+}

@@ -201,7 +201,7 @@ func TestBlockVector(t *testing.T) {
 	for i := range 3 {
 		ver.Frame(v.bytes(t, fmt.Sprintf("entry_%d", i)), 1, true, now)
 	}
-	got, err := ver.Block(v.bytes(t, "header"), v.bytes(t, "body"), time.Time{}, now)
+	got, err := ver.Block(v.bytes(t, "header"), v.bytes(t, "body"), now)
 	if err != nil || got.Verified != 3 || got.Bad != 0 {
 		t.Errorf("verify: %+v %v", got, err)
 	}

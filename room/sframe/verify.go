@@ -163,10 +163,10 @@ func (f *seen) judge(hash *[hashLen]byte) {
 func (f *seen) unsigned() bool { return f.held && f.played && f.standing == Pending }
 
 // Block takes a block. ErrMalformed, ErrNoKey if its epoch is not held, ErrForged if the signature is not the
-// speaker's, ErrBusy if too many came in this second, ErrStale if it was made before oldest (zero: any age is taken).
+// speaker's, ErrBusy if too many came in this second.
 // A block mutes the source if the first copy at a counter is bad and no other link's copy verified; else, if any frame
 // verified, it unmutes it. Later copies that are bad were never heard, and mute nobody.
-func (v *BlockVerifier) Block(header, body []byte, oldest, now time.Time) (Verdict, error) {
+func (v *BlockVerifier) Block(header, body []byte, now time.Time) (Verdict, error) {
 	b, err := parseBlock(header, body, v.source)
 	if err != nil {
 		return Verdict{}, err
@@ -175,9 +175,6 @@ func (v *BlockVerifier) Block(header, body []byte, oldest, now time.Time) (Verdi
 		if k := &v.blocks[i]; k.n > 0 && k.first == b.first && k.sig == b.sig {
 			return Verdict{Repeated: true}, nil
 		}
-	}
-	if b.wall.Before(oldest) {
-		return Verdict{}, ErrStale
 	}
 	if err := v.signed(header, body, b.epoch, now); err != nil {
 		return Verdict{}, err
