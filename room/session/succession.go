@@ -80,8 +80,11 @@ func (s *Session) tendHost(now time.Time) {
 		*x = succession{host: h, heard: now}
 	}
 	here := s.hostHere()
-	if here {
-		x.heard = now
+	if here { // a question is over, and the word given to it: her next absence is another
+		x.heard, x.answers = now, nil
+		if !x.asked.IsZero() {
+			x.asked, s.dirty = time.Time{}, true
+		}
 	}
 	if wait := x.heard.Sub(x.stored); wait >= heardStored || !here && wait > 0 {
 		x.stored = x.heard
@@ -90,7 +93,7 @@ func (s *Session) tendHost(now time.Time) {
 			s.cfg.Log.Warn("when the host was heard is not stored", "err", err)
 		}
 	}
-	if !here && x.asked != (time.Time{}) && now.Sub(x.asked) > questionTTL {
+	if !x.asked.IsZero() && now.Sub(x.asked) > questionTTL {
 		x.asked, s.dirty = time.Time{}, true
 	}
 	s.tendWish(now)

@@ -149,6 +149,38 @@ func TestAHostComesBackInTime(t *testing.T) {
 	})
 }
 
+// A word given in one absence of the host does not answer for the next, though she wrote nothing in between.
+func TestAHostWhoCameBackIsLostAnew(t *testing.T) {
+	simulate(t, 1, func(t *testing.T, w *world) {
+		host, heir, m := w.inherited(3)
+		w.sleep(hostSilence+time.Hour, heir, m[0], m[1], m[2])
+		if err := heir.wantsRoom(); err != nil {
+			t.Fatal(err)
+		}
+		w.within(2*wishPeriod, "the question", func() bool { return m[0].view().Succession.Asked })
+		if err := m[0].agrees(heir); err != nil {
+			t.Fatal(err)
+		}
+		w.within(2*wishPeriod, "one yes", func() bool { return len(heir.view().Succession.Agreed) == 1 })
+		host.restart()
+		w.settle(host, heir, m[0], m[1], m[2])
+		w.after(presencePeriod)
+		host.halt()
+		w.after(presenceTTL + presencePeriod)
+		for _, p := range []*soul{heir, m[0]} {
+			p.in(func(s *Session) { s.heir.heard = s.heir.heard.Add(-hostSilence) })
+		}
+		if err := heir.wantsRoom(); err != nil {
+			t.Fatal(err)
+		}
+		w.within(2*wishPeriod, "the question again", func() bool { return m[0].view().Succession.Asked })
+		w.after(2 * wishPeriod)
+		if v := m[0].view().Succession; v.Answer != "" || len(heir.view().Succession.Agreed) > 0 {
+			t.Errorf("her daemon says yes again by itself: %+v", v)
+		}
+	})
+}
+
 // A wish ends by itself.
 func TestAWishEnds(t *testing.T) {
 	simulate(t, 1, func(t *testing.T, w *world) {
