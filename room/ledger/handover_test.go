@@ -7,6 +7,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"balai/room"
+	"balai/room/wire"
 )
 
 func TestTransfer(t *testing.T) {
@@ -174,5 +175,81 @@ func TestSuccessionOverAFork(t *testing.T) {
 	r.add("m1", r.forge("host", second))
 	if s := r.all(); s.Host != r.peer("heir") || s.Role(r.peer("ana")) != room.Listener || s.Locked {
 		t.Fatalf("%+v", s)
+	}
+}
+
+// A heir keeps the votes of a week in which the host was away, and uses them a year after she came back: those who have
+// worked under her since have taken theirs back.
+func TestVotesFromBeforeTheHostCameBack(t *testing.T) {
+	for _, c := range []struct {
+		works []string // after the host's return
+		host  string
+	}{{nil, "heir"}, {[]string{"m2"}, "heir"}, {[]string{"m1"}, "host"}, {[]string{"m1", "m2", "m3"}, "host"}} {
+		r := successionRig(t)
+		last := r.logs["heir"].LastOfHost()
+		op := room.Op{Kind: room.Succeed, CutSeq: last.Seq, CutHash: last.Hash}
+		for _, v := range []string{"m1", "m3"} {
+			op.Consents = append(op.Consents, Agree(r.keys[v], room.Succeed, r.id, r.keys["heir"].Public(), last.Hash))
+		}
+		r.admit("m3", "bo", room.Listener) // before she is back: says nothing
+		r.draft("host", room.Op{Kind: room.Lock})
+		r.all()
+		for _, m := range c.works {
+			r.about(m, room.Ban, "eve")
+		}
+		r.all()
+		r.draft("heir", op)
+		if s := r.all(); s.Host != r.peer(c.host) || s.Locked != (c.host == "host") || s.Banned[r.peer("eve")] != (len(c.works) > 0) {
+			t.Errorf("%v worked under the host: host %v, locked %v, banned %v", c.works, s.Host, s.Locked, s.Banned)
+		}
+	}
+}
+
+// Who has seen the succession takes nothing back any more; who has not, does, whenever her op comes.
+func TestAVoteIsTakenBackOnlyInIgnorance(t *testing.T) {
+	for _, knows := range []bool{true, false} {
+		r := successionRig(t)
+		if err := r.succeed("m1", "m3"); err != nil {
+			t.Fatal(err)
+		}
+		r.admit("host", "ana", room.Listener) // she does not know yet
+		var works *wire.Signed
+		if knows {
+			r.meet("heir", "m1")
+			r.meet("host", "m1")
+			works = r.draft("m1", room.Op{Kind: room.Lock})
+		} else {
+			r.meet("host", "m1")
+			works = r.draft("m1", room.Op{Kind: room.Lock})
+		}
+		r.meet("host", "heir")
+		if s := r.logs["heir"].State(); s.Host != r.peer("heir") { // with the law made: the op that comes now is judged apart
+			t.Fatalf("host %v before it comes", s.Host)
+		}
+		r.add("heir", works)
+		r.all()
+		if s := r.logs["heir"].State(); (s.Host == r.peer("heir")) != knows || (s.Role(r.peer("ana")) == room.NoRole) != knows {
+			t.Errorf("knows %v: host %v", knows, s.Host)
+		}
+	}
+}
+
+// A voter who worked under the host who is back does not make her vote stand again by a second op at an old number.
+func TestAForkBringsNoVoteBack(t *testing.T) {
+	r := successionRig(t)
+	last := r.logs["heir"].LastOfHost()
+	var votes []room.Consent
+	for _, v := range []string{"m1", "m3"} {
+		votes = append(votes, Agree(r.keys[v], room.Succeed, r.id, r.keys["heir"].Public(), last.Hash))
+	}
+	second := r.next("m1", room.Op{Kind: room.Lock})
+	r.draft("host", room.Op{Kind: room.Lock})
+	r.meet("host", "m1")
+	r.about("m1", room.Ban, "eve")
+	r.add("heir", r.forge("m1", second)) // there it comes first
+	r.all()
+	r.draft("heir", room.Op{Kind: room.Succeed, CutSeq: last.Seq, CutHash: last.Hash, Consents: votes})
+	if s := r.all(); s.Host != r.peer("host") || len(s.Forked) != 1 {
+		t.Errorf("host %v, forked %v", s.Host, s.Forked)
 	}
 }

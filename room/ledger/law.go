@@ -50,6 +50,7 @@ type law struct {
 	current map[peer.ID]*tenure // moderators
 	mods    []*tenure           // in grant order, ended ones too
 	host    *tenure             // of now
+	wishes  []*node             // successions, whether they count or not
 }
 
 // derive finds the line of hosts, then what each moderator wrote within the law, and marks every op.
@@ -58,7 +59,9 @@ func (l *Ledger) derive() *law {
 		l: l, chosen: map[*node]*node{}, grants: map[*node]*tenure{}, of: map[peer.ID][]*tenure{}, current: map[peer.ID]*tenure{},
 	}
 	for _, n := range l.order {
-		n.void = whyGrant
+		if n.void = whyGrant; n.op.Kind == room.Succeed {
+			d.wishes = append(d.wishes, n)
+		}
 	}
 	d.hosts()
 	for _, a := range l.authors {
@@ -70,7 +73,7 @@ func (l *Ledger) derive() *law {
 // extend judges one more op without deriving anew; false when it may change more than itself.
 func (d *law) extend(n *node) bool {
 	k := n.op.Kind
-	if k.HostOnly() || k == room.Succeed || len(n.author.forks) > 0 {
+	if k.HostOnly() || k == room.Succeed || len(n.author.forks) > 0 || d.mayTakeBack(n) {
 		return false
 	}
 	t := d.grants[n.grant]
@@ -365,8 +368,33 @@ func (d *law) claims(t *tenure) (out []*node) {
 	return out
 }
 
+// mayTakeBack tells whether the author of n had voted for a succession that is not in the past of n.
+func (d *law) mayTakeBack(n *node) bool {
+	return slices.ContainsFunc(d.wishes, func(s *node) bool {
+		return !before(s, n) && slices.ContainsFunc(s.op.Consents, func(c room.Consent) bool { return c.By == n.author.id })
+	})
+}
+
+// tookBack tells whether p worked on under the returned host, whose first op past the cut is back, before p knew of
+// the succession s. Votes carry no time: without this, those of a week in which the host was away would undo a year.
+// A chain is walked to its first fork, and the fork counts as well: nobody brings a vote back by forking, and which
+// branches a replica keeps does not matter.
+func (d *law) tookBack(p peer.ID, back, s *node) bool {
+	a := d.l.authors[p]
+	if a == nil {
+		return false
+	}
+	for n := a.root; n != nil && !before(s, n); n = n.next {
+		if before(back, n) || len(a.forks[n]) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // succeeds counts the votes: a majority of the moderators that the host had appointed by ops[:n], one at least
-// besides the heir. A host who comes back undoes it by dismissing a voter or by ending the room.
+// besides the heir. A host who comes back undoes it by dismissing a voter or by ending the room; a voter takes her
+// vote back by working under her.
 func (d *law) succeeds(t *tenure, ops []*node, n int, s *node) bool {
 	mods := map[peer.ID]bool{}
 	for p := range maps.Keys(d.current) {
@@ -399,6 +427,9 @@ func (d *law) succeeds(t *tenure, ops []*node, n int, s *node) bool {
 				delete(votes, p)
 			}
 		}
+	}
+	if n < len(ops) {
+		maps.DeleteFunc(votes, func(p peer.ID, _ bool) bool { return d.tookBack(p, ops[n], s) })
 	}
 	count := len(votes)
 	if mods[s.op.Author] {

@@ -120,6 +120,7 @@ func writeVectors(t *testing.T) {
 	}
 	rooms := map[string]func() (string, *rig, []*wire.Signed){
 		"evening": vectorEvening, "fork": vectorFork, "cut": vectorCut, "lying-seen": vectorLie, "one-use": vectorUse, "transfer": vectorTransfer,
+		"succession": vectorSuccession, "old-votes": vectorOldVotes,
 	}
 	for name, f := range rooms {
 		comment, r, ops := f()
@@ -236,4 +237,35 @@ func vectorTransfer() (string, *rig, []*wire.Signed) {
 	r.admit("mod", "ana", room.Listener)
 	r.all()
 	return "the host hands the room to a moderator, who goes on as host", r, opsOf(r)
+}
+
+func vectorSuccession() (string, *rig, []*wire.Signed) {
+	r, succeed := withVote()
+	r.draft("host", room.Op{Kind: room.Lock})
+	r.meet("host", "mod")
+	r.meet("host", "heir")
+	r.draft("heir", succeed)
+	r.all()
+	return "the heir takes the room with the vote of the only moderator, who wrote nothing under the host who is back: what the host wrote past the cut is void", r, opsOf(r)
+}
+
+func vectorOldVotes() (string, *rig, []*wire.Signed) {
+	r, succeed := withVote()
+	r.draft("host", room.Op{Kind: room.Lock})
+	r.meet("host", "mod")
+	r.admit("mod", "ana", room.Listener)
+	r.all()
+	r.draft("heir", succeed)
+	r.all()
+	return "the moderator wrote under the host who is back before she knew of the succession: her vote falls, and the succession with it", r, opsOf(r)
+}
+
+// withVote is a room with one moderator, and the heir's op with her vote.
+func withVote() (*rig, room.Op) {
+	r := newRig(vectorT, open1, "mod")
+	r.about("host", room.Appoint, "mod")
+	r.all()
+	last := r.logs["heir"].LastOfHost()
+	vote := Agree(r.keys["mod"], room.Succeed, r.id, r.keys["heir"].Public(), last.Hash)
+	return r, room.Op{Kind: room.Succeed, CutSeq: last.Seq, CutHash: last.Hash, Consents: []room.Consent{vote}}
 }
