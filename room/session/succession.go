@@ -216,10 +216,12 @@ func (s *Session) askedToAgree(p peer.ID, cut []byte, now time.Time) *wire.Ledge
 	case s.ledger.LastOfHost().Hash != room.OpID(cut):
 		s.fetchFrom(p)
 		return refuseLedger(room.Busy)
-	case s.hostHere():
+	}
+	s.tendHost(now)
+	x := &s.heir
+	if s.hostHere() || now.Before(x.heard.Add(hostSilence)) { // an heir's daemon may be another program that asks too soon
 		return refuseLedger(room.Busy)
 	}
-	x := &s.heir
 	x.question, x.asked, s.dirty = room.OpID(cut), now, true
 	switch agree, answered := x.answers[x.question]; {
 	case !answered:

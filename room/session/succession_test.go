@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/protobuf/proto"
 
 	"balai/room"
@@ -181,6 +182,39 @@ func TestAHostWhoCameBackIsLostAnew(t *testing.T) {
 	})
 }
 
+// An heir whose program asks before the day is over gets nobody's word: each moderator's daemon measures for itself, a new one
+// from when she came.
+func TestAnHeirWhoAsksTooSoon(t *testing.T) {
+	simulate(t, 1, func(t *testing.T, w *world) {
+		host, heir, m := w.inherited(1)
+		host.halt()
+		w.after(presenceTTL + presencePeriod)
+		ask := func(silent time.Duration) {
+			m[0].in(func(s *Session) { s.heir.heard = time.Now().Add(-silent) })
+			heir.in(func(s *Session) { // wantRoom without what it makes sure of
+				s.heir.wish = wish{
+					until: time.Now().Add(wishStands), cut: s.ledger.LastOfHost().Hash,
+					votes: map[peer.ID]room.Consent{}, against: map[peer.ID]bool{}, tried: map[peer.ID]time.Time{},
+				}
+			})
+			w.after(2 * wishPeriod)
+		}
+		for _, silent := range []time.Duration{0, hostSilence - time.Minute} {
+			ask(silent)
+			if m[0].view().Succession.Asked {
+				t.Errorf("asked after %v", silent)
+			}
+			if err := m[0].agrees(heir); !errors.Is(err, ErrUnknown) {
+				t.Errorf("agreed after %v: %v", silent, err)
+			}
+		}
+		ask(hostSilence)
+		if !m[0].view().Succession.Asked {
+			t.Error("not asked after a day")
+		}
+	})
+}
+
 // A wish ends by itself.
 func TestAWishEnds(t *testing.T) {
 	simulate(t, 1, func(t *testing.T, w *world) {
@@ -214,7 +248,9 @@ func TestWhoIsNotAsked(t *testing.T) {
 		host.halt()
 		w.after(presenceTTL + presencePeriod)
 		var cut room.OpID
-		mod.in(func(s *Session) { cut = s.ledger.LastOfHost().Hash })
+		mod.in(func(s *Session) {
+			cut, s.heir.heard = s.ledger.LastOfHost().Hash, s.heir.heard.Add(-hostSilence)
+		})
 		for _, c := range []struct {
 			who  *soul
 			cut  []byte
