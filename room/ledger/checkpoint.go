@@ -3,7 +3,8 @@ package ledger
 import "balai/room"
 
 // A checkpoint is the host's word what state all that it names makes. Who holds just that compares: a difference is a fault of a
-// program, or a host who lies.
+// program, or a host who lies. One that names as many heads as fit may be of more ops than are in its past: it is not
+// written, and not compared.
 
 // checks is what is known of checkpoints.
 type checks struct {
@@ -37,7 +38,8 @@ func (l *Ledger) check(n *node) {
 		return
 	}
 	l.checks.covered = max(l.checks.covered, covers)
-	if covers+1 == len(l.order) && len(l.State().Forked) == 0 && n.op.Root != l.Hash() && l.checks.differs == nil {
+	whole := len(n.op.Seen) < maxNamed // else it may not name all that its author held
+	if whole && covers+1 == len(l.order) && len(l.State().Forked) == 0 && n.op.Root != l.Hash() && l.checks.differs == nil {
 		l.checks.differs = n.op
 	}
 }

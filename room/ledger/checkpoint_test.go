@@ -1,6 +1,8 @@
 package ledger
 
 import (
+	"errors"
+	"fmt"
 	"testing"
 
 	"balai/room"
@@ -94,5 +96,52 @@ func TestManyCheckpoints(t *testing.T) {
 	}
 	if states == 0 || states > 120 {
 		t.Errorf("%d states for 400 checkpoints", states)
+	}
+}
+
+// A checkpoint that cannot name every head is not written. One that is all the same, over more ops than are in its past,
+// makes no liar of its author for who lacks just the others.
+func TestACheckpointOfMoreHeadsThanFit(t *testing.T) {
+	var mods []string
+	for i := range maxNamed + 2 {
+		mods = append(mods, fmt.Sprint("mod", i))
+	}
+	r := newRig(t, open1, mods...)
+	for _, m := range mods {
+		r.about("host", room.Appoint, m)
+	}
+	since, _ := r.logs["host"].Since(nil, 1000)
+	for i, m := range mods {
+		if i == maxNamed-1 { // the most that are named for sure
+			if _, err := r.logs["host"].Draft(r.keys["host"], room.Op{Kind: room.Checkpoint}, r.now); err != nil {
+				t.Fatalf("with %d heads: %v", i, err)
+			}
+		}
+		r.add(m, since...)
+		r.add("host", r.admit(m, fmt.Sprint("guest", i), room.Listener))
+	}
+	if _, err := r.logs["host"].Draft(r.keys["host"], room.Op{Kind: room.Checkpoint}, r.now); !errors.Is(err, ErrForbidden) {
+		t.Errorf("with %d heads: %v", len(mods), err)
+	}
+	op := r.next("host", room.Op{Kind: room.Checkpoint, Root: r.logs["host"].Hash()})
+	op.Seen = r.logs["host"].news(r.peer("host"), true)
+	check := r.forge("host", op)
+	named := map[room.OpID]bool{}
+	for _, s := range op.Seen {
+		named[s.Hash] = true
+	}
+	all, _ := r.logs["host"].Since(nil, 1000)
+	eve := r.fresh()
+	for _, s := range all {
+		if id := IDOf(s); named[id] || r.logs["host"].nodes[id].byHost {
+			eve.Add(s)
+		}
+	}
+	eve.Add(check)
+	if eve.nodes[IDOf(check)] == nil || len(all)+1-len(eve.order) != len(mods)-maxNamed {
+		t.Fatalf("holds %d of %d", len(eve.order), len(all)+1)
+	}
+	if eve.Differs() != nil {
+		t.Error("an honest host is called a liar")
 	}
 }

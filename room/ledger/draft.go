@@ -19,7 +19,8 @@ var ErrForbidden = errors.New("the author may not decide this")
 
 // Draft signs a decision of k: it fills room, number, links, cut (when CutHash is zero: the target's last op held),
 // what was seen, and time. It does not add the op. Errors: room.Ended; room.Removed when k was an authority once;
-// ErrForbidden; room.Banned for an admission; room.SecondDevice when k's chain is forked; room.Busy while an op of k
+// ErrForbidden, also for a checkpoint of more heads than an op names; room.Banned for an admission;
+// room.SecondDevice when k's chain is forked; room.Busy while an op of k
 // is held of which earlier ones are missing: fetch first; room.Malformed when it is too long or has a wrong shape.
 func (l *Ledger) Draft(k *identity.Key, op room.Op, now time.Time) (*wire.Signed, error) {
 	me := k.ID()
@@ -46,6 +47,9 @@ func (l *Ledger) Draft(k *identity.Key, op room.Op, now time.Time) (*wire.Signed
 		return nil, err
 	}
 	op.Seen = l.news(me, op.Kind == room.Checkpoint)
+	if op.Kind == room.Checkpoint && len(op.Seen) == maxNamed {
+		return nil, fmt.Errorf("a checkpoint cannot name all heads: %w", ErrForbidden)
+	}
 	if op.Kind == room.Checkpoint && op.Root == (room.OpID{}) {
 		op.Root = l.Hash()
 	}
