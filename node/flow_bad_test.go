@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"balai/node/rtc"
 	"balai/room/media"
 	"balai/room/sframe"
 	"balai/room/wire"
@@ -368,5 +369,82 @@ func (g *grove) twist(forked bool) {
 			}
 			return true
 		})}
+	})
+}
+
+// Six honest people on stage are loud in turns, three at a time. The relay goes on with the blocks of those who have just
+// left the loudest, which judge nothing at its child: none of the true ones is refused for it, and nobody is silenced.
+func TestBadManySpeakersAreNotRefused(t *testing.T) {
+	const turn = 75 // ticks that three of them are loud
+	stage := []string{"ana", "bo", "cy", "di", "ed", "fi"}
+	bubbleOf(t, "ana bo cy di ed fi rita rob", func(w *world, p map[string]*person) {
+		w.tree("ana > rita", "bo > rita", "cy > rita", "di > rita", "ed > rita", "fi > rita", "rita >> rob")
+		for tick := range 20 * turn {
+			for i, name := range stage {
+				level := uint8(60)
+				if tick/turn%2 == i/3 {
+					level = 20
+				}
+				p[name].clock++
+				p[name].leg.Up(rtc.UpFrame{Ctr: p[name].clock, Ticks: 1, Level: level, HasLevel: true, Payload: []byte(name)})
+			}
+			time.Sleep(media.Tick)
+			for _, s := range p["rob"].report().Sources {
+				if s.Silenced || s.Refused > 0 {
+					t.Errorf("after %v: of %v %d frames and blocks are refused, silenced: %v", time.Duration(tick)*media.Tick, s.Peer, s.Refused, s.Silenced)
+					return
+				}
+			}
+		}
+		for _, name := range stage {
+			if n := len(p["rob"].ear.of(p[name].id())); n < 5*turn {
+				t.Errorf("%d frames of %s were heard", n, name)
+			}
+		}
+	})
+}
+
+// A speaker who signs blocks over frames that she never sends, as many as a relay passes on, costs nobody else a block.
+func TestBadSpeakerSilencesNobodyElse(t *testing.T) {
+	bubbleOf(t, "ana bo rita rob", func(w *world, p map[string]*person) {
+		w.tree("ana > rita", "bo > rita", "rita >> rob")
+		ana := p["ana"]
+		ctr, ticks := uint32(60_000), 0
+		w.onWire(func(from, to *person, b []byte) [][]byte {
+			if ticks++; from != ana || to != p["rita"] || ticks%4 != 0 {
+				return [][]byte{b}
+			}
+			ctr-- // no block is ahead of the one before
+			signer := sframe.NewBlockSigner(ana.owner(), ana.key.Sign)
+			if err := signer.Add(w.epochs[w.seal].ID, w.forge(ana, ctr, "never sent"), time.Now()); err != nil {
+				t.Error(err)
+			}
+			h, body, err := signer.Block(nil, time.Now())
+			if err != nil {
+				t.Error(err)
+			}
+			u, err := media.Parse(b)
+			if err != nil {
+				t.Error(err)
+			}
+			var out media.Builder
+			out.Begin(u, media.MaxBundle)
+			for e := (media.Entry{}); u.Next(&e); {
+				out.Add(e.Raw)
+			}
+			out.Add(media.AppendEntry(nil, &h, body))
+			return [][]byte{slices.Clone(out.Bytes())}
+		})
+		w.talk(5*time.Second, ana, p["bo"])
+		w.settle()
+		w.hears(p["rob"], p["bo"])
+		for _, s := range p["rob"].report().Sources {
+			if s.Peer == p["bo"].key.ID() && (s.Silenced || s.Refused > 0) {
+				t.Errorf("of bo %d frames and blocks are refused, silenced: %v", s.Refused, s.Silenced)
+			}
+		}
+		if ctr > 60_000-20 {
+			t.Errorf("only %d such blocks: nothing is shown", 60_000-ctr)
+		}
 	})
 }

@@ -186,13 +186,13 @@ func (f *flow) block(l *linkState, e *media.Entry, hops uint8, now time.Time) {
 	if r == nil {
 		return
 	}
-	if l.peer != r.src.Peer && !l.mayJudge(now) {
+	if l.peer != r.src.Peer && !l.mayJudge(e.Source, now) {
 		r.report.Refused++
 		return
 	}
 	v, err := r.verify.Block(e.Head, e.Body, now)
 	if err == sframe.ErrForged || err == nil && v == (sframe.Verdict{}) {
-		l.useless++
+		l.useless[e.Source]++
 	}
 	if err != nil {
 		r.report.Refused++

@@ -20,7 +20,7 @@ const (
 	lossWindow   = 2 * time.Second
 	askIn        = 3 * media.Tick // between two requests for a block
 	maxAnswers   = 25             // pongs, blocks and frames sent to one peer in a second on request
-	maxUseless   = 6              // blocks of a peer in a second that nothing follows from
+	maxUseless   = 6              // blocks of a source by one peer in a second that nothing follows from
 	maxAskRTT    = 200 * time.Millisecond
 	maxAskFrames = maxGap
 	keptBlocks   = 8                     // of each source, for those who ask
@@ -82,7 +82,7 @@ type linkState struct {
 	answers  int
 
 	uselessAt time.Time
-	useless   int // blocks that cost a signature and judged nothing, in this second
+	useless   map[uint32]int // by source: blocks that cost a signature and judged nothing, in this second
 }
 
 // heard counts a bundle and tells how much later it came than the quickest of the last seconds.
@@ -155,12 +155,15 @@ func (l *linkState) mayAnswer(now time.Time) bool {
 	return l.answers <= maxAnswers
 }
 
-// mayJudge limits what blocks by a link that are forged, or old, may cost: those by others are still verified.
-func (l *linkState) mayJudge(now time.Time) bool {
+// mayJudge limits what blocks by a link that are forged, or old, may cost: those by others are still verified. Each source
+// counts for itself. An honest relay goes on with the blocks of some that are not among the loudest any more, which judge
+// nothing here, and with whatever blocks a speaker signs: neither may cost another source its own.
+func (l *linkState) mayJudge(source uint32, now time.Time) bool {
 	if now.Sub(l.uselessAt) >= time.Second {
-		l.uselessAt, l.useless = now, 0
+		l.uselessAt = now
+		clear(l.useless)
 	}
-	return l.useless < maxUseless
+	return l.useless[source] < maxUseless
 }
 
 func (l *linkState) report() session.LinkReport {

@@ -247,7 +247,7 @@ func (f *flow) addLink(l mediaLink) {
 		delete(f.behindVia, f.oldestGone())
 	}
 	f.behindVia[f.vias] = l.Remote()
-	f.links[l] = &linkState{link: l, peer: l.Remote(), via: f.vias, alive: f.cfg.Now()}
+	f.links[l] = &linkState{link: l, peer: l.Remote(), via: f.vias, alive: f.cfg.Now(), useless: map[uint32]int{}}
 	f.roles()
 }
 
