@@ -14,7 +14,8 @@ import (
 const (
 	badWait   = 300 * time.Millisecond // how long a parent may take to say that it was deceived itself
 	badWiden  = media.Tick             // after which another parent is asked to send meanwhile
-	badMemory = time.Minute            // excuses are counted that far back, and a liar's own source is not passed on
+	badMemory = time.Minute            // excuses are counted that far back
+	badClosed = 2 * badMemory          // a lying speaker's source is not passed on: longer than her relay's excuses are counted
 	badExcuse = 2                      // of a parent of the core; one more for each level: who is nearer to a liar leaves it first
 	badAgain  = 60 * time.Millisecond  // between the times that BAD is said
 	badTimes  = 3
@@ -103,7 +104,7 @@ func (f *flow) judge(r *remote, now time.Time) {
 // nobody else is to blame. A parent is left if it does not say in time that it was deceived too.
 func (f *flow) deceived(p peer.ID, r *remote, ctr uint32, now time.Time) {
 	if p == r.src.Peer {
-		r.closed = now.Add(badMemory)
+		r.closed = now.Add(badClosed)
 		f.withdraw(r, p)
 		return
 	}

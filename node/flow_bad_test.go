@@ -448,3 +448,46 @@ func TestBadSpeakerSilencesNobodyElse(t *testing.T) {
 		}
 	})
 }
+
+// A speaker who sends her relay frames that she then does not sign, once a minute, does not use up its excuses: its child
+// does not leave it.
+func TestBadSpeakerAgainAndAgain(t *testing.T) {
+	for _, pause := range []time.Duration{30 * time.Second, time.Minute, badClosed} {
+		bubbleOf(t, "ana rita rob", func(w *world, p map[string]*person) {
+			w.tree("ana > rita", "rita >> rob")
+			w.plans["rob"].Level = 1
+			w.plan()
+			ana := p["ana"]
+			lies := false
+			w.onWire(func(from, to *person, b []byte) [][]byte {
+				if from != ana || to != p["rita"] || !lies {
+					return [][]byte{b}
+				}
+				return [][]byte{rebuild(b, func(e *media.Entry) bool {
+					if e.Kind == media.Frame {
+						e.Raw = w.forge(ana, e.Ctr, "forged")
+					}
+					return true
+				})}
+			})
+			w.talk(time.Second, ana)
+			w.settle()
+			for range 8 {
+				w.set(func() { lies = true })
+				ana.say()
+				time.Sleep(media.Tick)
+				w.set(func() { lies = false })
+				ana.flow.call(func() { ana.flow.sign(time.Now()) })
+				time.Sleep(pause + 45*time.Millisecond) // between a relay's opening again and its child's forgetting, were both a minute
+			}
+			if !slices.Contains(p["rob"].ear.of(ana.id()), "forged") {
+				t.Errorf("%v: rob heard no lie: nothing is shown", pause)
+			}
+			for _, e := range p["rob"].accused() {
+				if e.Proven {
+					t.Errorf("%v: an honest relay is called a liar", pause)
+				}
+			}
+		})
+	}
+}

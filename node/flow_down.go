@@ -204,7 +204,7 @@ func (f *flow) block(l *linkState, e *media.Entry, hops uint8, now time.Time) {
 	}
 	switch {
 	case v.Forked: // two blocks of one speaker over the same frames: no relay is to blame
-		r.closed, r.doubts = now.Add(badMemory), nil
+		r.closed, r.doubts = now.Add(badClosed), nil
 		f.cfg.Log.Debug("a speaker signs two blocks over the same frames", "peer", r.src.Peer)
 	case v.Bad > 0, len(r.doubts) > 0 && !v.Repeated:
 		f.judge(r, now)
