@@ -211,6 +211,53 @@ func TestFlowConstantRateHeaders(t *testing.T) {
 	})
 }
 
+// A frame of silence that waits in the core while the microphone is muted takes no copies of what was said along.
+func TestFlowConstantRateMutedCopies(t *testing.T) {
+	bubbleOf(t, "ana budi", func(w *world, p map[string]*person) {
+		w.steady = true
+		w.tree("ana >> budi")
+		ana := p["ana"]
+		var sent []uint32 // counters of ana's frames
+		w.onWire(func(from, _ *person, b []byte) [][]byte {
+			u, err := media.Parse(b)
+			if err != nil {
+				t.Error(err)
+			}
+			for e := (media.Entry{}); u.Next(&e); {
+				if from == ana && e.Kind == media.Frame {
+					sent = append(sent, e.Ctr)
+				}
+			}
+			return [][]byte{b}
+		})
+		time.Sleep(time.Second)
+		ana.flow.call(func() {
+			f, now := ana.flow, time.Now()
+			f.feeds[0].theirLoss = lossForThree
+			emit := func(voiced bool) uint32 {
+				f.gate.Lock()
+				defer f.gate.Unlock()
+				ctr := f.sealer.Next()
+				f.emit(media.Header{Ticks: 1, Ctr: ctr, Level: media.Silence}, f.steady.silence[:], voiced, now)
+				return ctr
+			}
+			said := emit(true)
+			f.forward(now)
+			silent := emit(false)
+			w.set(func() { sent = nil })
+			m := f.plan
+			m.Send = false
+			f.Plan(m)      // the gate is closed, the rest is not in force yet
+			f.forward(now) // the hold is over
+			w.set(func() {
+				if !slices.Contains(sent, silent) || slices.Contains(sent, said) {
+					t.Errorf("after the mute %v were sent; %d was said, %d is silence", sent, said, silent)
+				}
+			})
+		})
+	})
+}
+
 func difference(a, b []seen) string {
 	for i := range min(len(a), len(b)) {
 		if a[i] != b[i] {

@@ -201,9 +201,7 @@ func (f *flow) forward(now time.Time) {
 	if q.frames > 0 {
 		f.gate.Lock()
 		defer f.gate.Unlock()
-		if !f.open {
-			q.dropOwn()
-		}
+		f.forgetVoice() // copies of it too, that would go with a frame of silence
 	}
 	f.feed(now)
 	for i := range q.fresh {
