@@ -59,13 +59,16 @@ func (c *courier) next(turn uint64) (l *Link, over bool) {
 	}
 	c.at = nil
 	if c.head == len(c.due) {
-		clear(c.due)
-		c.due, c.head = c.due[:0], 0
 		return nil, false
 	}
 	l = c.due[c.head]
 	c.head++
 	l.listed = false
+	if c.head > len(c.due)/2 { // a relay in use may never see it empty
+		n := copy(c.due, c.due[c.head:])
+		clear(c.due[n:])
+		c.due, c.head = c.due[:n], 0
+	}
 	c.at, c.since = l, ticks()
 	return l, false
 }

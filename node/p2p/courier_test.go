@@ -108,3 +108,35 @@ func TestSendQueueEndsForAll(t *testing.T) {
 		q.signal()
 	}) // which waits for both
 }
+
+// Links that are enlisted again before all are served do not make the list grow, are served in turn, and none is kept in
+// it that is not due.
+func TestCourierListStaysShort(t *testing.T) {
+	var c courier
+	c.init()
+	links := make([]*Link, 5)
+	for i := range links {
+		links[i] = &Link{}
+		c.enlist(links[i])
+	}
+	for i := range 10_000 {
+		l, over := c.next(c.turn)
+		if over || l != links[i%len(links)] {
+			t.Fatalf("turn %d: not the link whose turn it is", i)
+		}
+		c.at = nil // served: a slow machine is not a jam
+		c.enlist(l)
+	}
+	if n := cap(c.due); n > 8*len(links) {
+		t.Errorf("a list for %d links of %d", n, len(links))
+	}
+	for range links {
+		c.next(c.turn)
+	}
+	if l, _ := c.next(c.turn); l != nil {
+		t.Error("somebody is served twice")
+	}
+	if i := slices.IndexFunc(c.due[:cap(c.due)], func(l *Link) bool { return l != nil }); i >= 0 {
+		t.Errorf("a link is kept in place %d", i)
+	}
+}
