@@ -210,16 +210,16 @@ func (f *flow) block(l *linkState, e *media.Entry, hops uint8, now time.Time) {
 		f.judge(r, now)
 	}
 	if !v.Repeated {
-		f.unpoison(r, e, now)
+		f.learnCounter(r, e, now)
 	}
 	if f.relay.serves {
 		f.relayBlock(l, r, e, v.Repeated, hops, now)
 	}
 }
 
-// unpoison learns from a block where the counter is: a frame that was not opened may have claimed any counter, and have made the true ones look old. A signed
-// block that lies far behind proves it.
-func (f *flow) unpoison(r *remote, e *media.Entry, now time.Time) {
+// learnCounter learns from a block where the counter is. A frame that was not opened may have claimed any, and have made the
+// true ones look old: a signed block that lies far behind proves it.
+func (f *flow) learnCounter(r *remote, e *media.Entry, now time.Time) {
 	_, last, err := sframe.BlockSpan(e.Head, e.Body)
 	if err != nil {
 		return
