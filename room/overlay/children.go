@@ -180,13 +180,16 @@ func (o *Overlay) redirect(p peer.ID, ads []*wire.Signed) {
 }
 
 func (o *Overlay) busy(p peer.ID) {
-	o.tellBusy(p)
+	o.tellBusy(p, nil)
 	delete(o.kids, p)
 }
 
-func (o *Overlay) tellBusy(p peer.ID) {
+func (o *Overlay) tellBusy(p peer.ID, ads []*wire.Signed) {
+	if len(ads) == 0 {
+		ads = o.entries(p)
+	}
 	retry := retryFirst + time.Duration(len(o.pending))*busyLook
-	b := &wire.Busy{Ads: o.entries(p), RetryMs: uint32(min(retry, retryMax).Milliseconds())}
+	b := &wire.Busy{Ads: ads, RetryMs: uint32(min(retry, retryMax).Milliseconds())}
 	o.tell(p, &wire.LinkRecord{Record: &wire.LinkRecord_Busy{Busy: b}})
 }
 
@@ -226,7 +229,7 @@ func (o *Overlay) feed(p peer.ID, f *wire.Feed) {
 		return
 	}
 	if mode.active() && !k.mode.active() && !o.room(p, mode, true) { // the part kept back is for this
-		o.tellBusy(p) // it stays, silent
+		o.tellBusy(p, o.below(p)) // it stays, silent, till it has found another
 		return
 	}
 	if k.mode != mode || k.count != f.GetCounted() {

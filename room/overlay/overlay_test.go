@@ -8,6 +8,10 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
+
+	"balai/room/election"
+	"balai/room/wire"
 )
 
 var simSeed = flag.Uint64("seed", 1, "seed of the simulations")
@@ -223,4 +227,43 @@ func (w *sim) tell(n *simNode) string {
 		b += "\n"
 	}
 	return b
+}
+
+// A silent child that asks for frames where all places are taken is told of the children that would relay: with silent
+// parents enough it asks nobody else, and would hear nothing.
+func TestASilentChildIsSentBelow(t *testing.T) {
+	w := newSim(t, *simSeed)
+	me, relay, now := simKey(t, 1, 1).ID(), simKey(t, 1, 2), simStart
+	silent := simKey(t, 1, 3).ID()
+	ad := election.Ad{Room: w.state.Room, Seq: 1, Reach: election.ReachPublic, Cap: 6_000, Slots: 40, Issued: now}.Sign(relay)
+	o := New(Config{Me: me, Room: w.state.Room})
+	o.Step(Situation{Slots: 1}, now)
+	o.Step(Leased{w.leaseOf(t, me)}, now)
+	tell := func(from peer.ID, r *wire.LinkRecord) (answers []*wire.LinkRecord) {
+		for _, a := range o.Step(Got{Peer: from, Record: r}, now) {
+			if tl, ok := a.(Tell); ok && tl.Peer == from {
+				answers = append(answers, tl.Record)
+			}
+		}
+		return answers
+	}
+	for _, c := range []struct {
+		id   peer.ID
+		join *wire.Join
+	}{
+		{relay.ID(), &wire.Join{Room: w.state.Room[:], Mode: uint32(Single), Ad: ad}},
+		{silent, &wire.Join{Room: w.state.Room[:], Mode: uint32(Warm)}},
+	} {
+		o.Step(Linked{c.id}, now)
+		if got := tell(c.id, &wire.LinkRecord{Record: &wire.LinkRecord_Join{Join: c.join}}); len(got) != 1 || got[0].GetAdmit() == nil {
+			t.Fatalf("not admitted: %v", got)
+		}
+	}
+	got := tell(silent, &wire.LinkRecord{Record: &wire.LinkRecord_Feed{Feed: &wire.Feed{Mode: uint32(Single)}}})
+	if len(got) != 1 || len(got[0].GetBusy().GetAds()) != 1 || !proto.Equal(got[0].GetBusy().Ads[0], ad) {
+		t.Errorf("answered %v", got)
+	}
+	if k := o.kids[silent]; k == nil || k.mode != Warm {
+		t.Error("the silent child was not kept as it was")
+	}
 }
