@@ -42,9 +42,10 @@ type keyring struct {
 	epochs   []sframe.Epoch // oldest first
 	before   []sframe.Epoch // the step that each of these left last, for what was under way
 	notes    map[room.EpochID]keyNote
-	seal     room.EpochID // the one that I seal with
-	switchAt time.Time    // when seal follows the ledger's
-	changes  uint64       // of epochs, steps and notes, so far
+	seal     room.EpochID  // the one that I seal with
+	switchAt time.Time     // when seal follows the ledger's
+	early    *wire.Handout // came before the ledger named its epoch; nil: none
+	changes  uint64        // of epochs, steps and notes, so far
 }
 
 // keyNote is what is known of an epoch besides its secret.
@@ -263,7 +264,8 @@ func (s *Session) takeHandout(h *wire.Handout, now time.Time) {
 		return
 	}
 	if _, named := s.state.Epochs[room.EpochID(h.Id)]; !named {
-		return // no authority has committed it
+		s.keys.early = h // no authority has committed it, or what its op follows is under way
+		return
 	}
 	for i, k := range h.Sealed {
 		if string(k.Peer) != string(mine[:]) || i >= handoutPeers {
@@ -276,6 +278,16 @@ func (s *Session) takeHandout(h *wire.Handout, now time.Time) {
 		var step wire.KeyStep
 		if proto.Unmarshal(plain, &step) == nil && string(step.Id) == string(h.Id) && step.Step == 0 {
 			s.takeKey(&step, now)
+		}
+	}
+}
+
+// takeEarly opens a handout that came before the ledger named its epoch.
+func (s *Session) takeEarly(now time.Time) {
+	if h := s.keys.early; h != nil {
+		if _, named := s.state.Epochs[room.EpochID(h.Id)]; named {
+			s.keys.early = nil
+			s.takeHandout(h, now)
 		}
 	}
 }

@@ -224,6 +224,7 @@ func (s *Session) afterLedger(now time.Time) {
 		s.owe(now, causeCreated)
 		s.rekeyIfOwed(now)
 	}
+	s.takeEarly(now)
 	s.followEpoch(now)
 	if s.keys.at(s.state.Epoch.ID) < 0 {
 		s.due.ask = time.Time{} // for its secret, soon

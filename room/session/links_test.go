@@ -136,6 +136,9 @@ func (q *ports) Tell(id peer.ID, r *wire.LinkRecord) {
 	if l == nil {
 		return
 	}
+	if r.GetDigest() != nil {
+		q.w.count(l.at, "DigestRecord", 1, framed(r))
+	}
 	time.AfterFunc(q.w.delay(byLink, l.at, l.back.at), func() {
 		if !q.w.apart(l.at, l.back.at) && !l.back.gone {
 			l.back.s.Link(overlay.Got{Peer: l.back.peer, Record: r})

@@ -32,7 +32,9 @@ func (q *ports) Publish(topic string, data []byte) {
 	p.w.mu.Unlock()
 	p.mu.Lock()
 	p.seen[sha256.Sum256(data)] = true
+	copies := max(len(p.gate)-1, 0) // daemons flood what they publish: one for each member
 	p.mu.Unlock()
+	p.w.count(p, topic, copies, len(data))
 	p.forward(topic, data)
 }
 
@@ -344,6 +346,7 @@ func (s *pipe) Write(m proto.Message) error {
 	if err != nil {
 		return err
 	}
+	s.w.count(s.me, string(m.ProtoReflect().Descriptor().Name()), 1, framed(m))
 	if s.w.apart(s.me, s.them) {
 		return nil // never arrives
 	}

@@ -45,6 +45,8 @@ type world struct {
 	cut   func(a, b *soul) bool
 	block func(a, b *soul) bool // no media link
 	said  []sealed              // all gossip that was ever published
+	order map[[2]int]time.Time  // when the last gossip from one reaches another, which no later one overtakes; nil: any may
+	sent  map[*soul]loads       // by whom; nil: nobody counts
 }
 
 // sealed is one gossip message as it went over the wire.
@@ -202,7 +204,13 @@ func (w *world) recorded() []sealed {
 func (w *world) delay(kind int, from, to *soul) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return time.Millisecond + time.Duration(w.road(kind, from, to).Int64N(int64(w.slow)))
+	d := time.Millisecond + time.Duration(w.road(kind, from, to).Int64N(int64(w.slow)))
+	if kind == byGossip && w.order != nil {
+		road := [2]int{from.n, to.n}
+		d = max(d, time.Until(w.order[road])+time.Microsecond)
+		w.order[road] = time.Now().Add(d)
+	}
+	return d
 }
 
 // part cuts the world in two; nobody on one side reaches the other until heal.
