@@ -54,6 +54,18 @@ func TestParseBenchmarks(t *testing.T) {
 	}
 }
 
+func TestParseLogged(t *testing.T) {
+	all, err := parseLogged("=== RUN   TestX\n    x_test.go:9: figure\ttill dawn\t1.5\ts\n    x_test.go:9: figure\towls\t3\t\n--- PASS\n", "night: ")
+	if err != nil || len(all) != 2 || all[0] != plain("night: till dawn", 1.5, "s") || all[1] != plain("night: owls", 3, "") {
+		t.Error(all, err)
+	}
+	for _, bad := range []string{"", "PASS\n", "x_test.go:9: figure\towls\tmany\t\n", "x_test.go:9: figure\towls\n"} {
+		if _, err := parseLogged(bad, ""); err == nil {
+			t.Errorf("%q gave no error", bad)
+		}
+	}
+}
+
 func TestFigures(t *testing.T) {
 	f := against("x", []float64{6, 2, 40}, []float64{2, 1, 10}, "µs").gate(3, 1)
 	if f.Value != 6 || *f.Baseline != 2 || *f.Ratio != 3 || !*f.OK {

@@ -80,6 +80,7 @@ func bench(ctx context.Context, only string) error {
 		{"join", joins},
 		{"links", links},
 		{"relay", relay},
+		{"rekey", rekey},
 		{"packages", packages},
 	} {
 		if !chosen(s.name, only) {
