@@ -12,6 +12,7 @@ import (
 
 	"balai/room/election"
 	"balai/room/wire"
+	"balai/test/seeded"
 )
 
 var simSeed = flag.Uint64("seed", 1, "seed of the simulations")
@@ -120,11 +121,11 @@ func (w *sim) countedOnce() {
 	}
 }
 
-// A relay in use is killed at a random moment, a hundred times, and comes back as a new process some seconds later.
-func TestRelayKilledAHundredTimes(t *testing.T) {
+// A relay in use is killed at a random moment, again and again, and comes back as a new process some seconds later.
+func TestRelayKilledAgainAndAgain(t *testing.T) {
 	w := talkRoom(t, 6, 120, 100)
 	var all []time.Duration
-	for range 100 {
+	for range seeded.Count(30, 100) {
 		w.reset()
 		w.run(time.Duration(1000+w.rng.IntN(2000)) * time.Millisecond)
 		if gap, n := w.worst(); gap > 600*time.Millisecond {
@@ -150,7 +151,7 @@ func TestRelayKilledAHundredTimes(t *testing.T) {
 	w.run(10 * time.Second)
 	w.countedOnce()
 	slices.Sort(all)
-	t.Logf("longest gap of anybody at a kill: median %v, p99 %v, most %v", all[50], all[98], all[99])
+	t.Logf("longest gap of anybody at a kill: median %v, most %v, of %d", all[len(all)/2], all[len(all)-1], len(all))
 }
 
 // The chair does not carry audio: when it dies, nobody changes a parent.
