@@ -279,23 +279,45 @@ func (p *play) view(d *daemon) session.View {
 	return v
 }
 
-// linked tells whether a daemon has a media link with another.
-func (p *play) linked(d *daemon, other string) bool {
+// links are the frames and blocks that have come over each media link of a daemon.
+func (p *play) links(d *daemon) map[string]uint64 {
 	d.t.Helper()
 	var s struct {
 		Links []struct {
-			PeerID string `json:"peer_id"`
+			PeerID   string `json:"peer_id"`
+			InFrames uint64 `json:"in_frames"`
 		}
 	}
 	if err := d.Do(d.t.Context(), "GET", "/rooms/"+p.id+"/stats", nil, &s); err != nil {
 		d.t.Fatal(err)
 	}
+	out := map[string]uint64{}
 	for _, l := range s.Links {
-		if l.PeerID == other {
-			return true
+		out[l.PeerID] = l.InFrames
+	}
+	return out
+}
+
+// linked tells whether a daemon has a media link with another.
+func (p *play) linked(d *daemon, other string) bool {
+	d.t.Helper()
+	_, ok := p.links(d)[other]
+	return ok
+}
+
+// hearsOnly tells whether, for a second, speech comes to a daemon over its link with one and over no other: of those that are
+// held warm only blocks come, five a second.
+func (p *play) hearsOnly(d *daemon, from string) bool {
+	d.t.Helper()
+	before := p.links(d)
+	pause(d.t, time.Second)
+	after := p.links(d)
+	for id, n := range after {
+		if n-before[id] > 10 && id != from {
+			return false
 		}
 	}
-	return false
+	return after[from]-before[from] > 25
 }
 
 func eventuallyWithin(t *testing.T, limit time.Duration, what string, ok func() bool) {

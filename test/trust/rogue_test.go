@@ -93,15 +93,18 @@ func (r *rogue) hear(from peer.ID, rec *wire.LinkRecord) {
 	switch m := rec.GetRecord().(type) {
 	case *wire.LinkRecord_Join:
 		r.asked[from]++
-		r.modes[from], r.ads[from] = m.Join.Mode, m.Join.Ad
+		r.ads[from] = m.Join.Ad
 		if r.answer != nil {
 			out = r.answer(from, r.asked[from])
 		}
 		if out == nil {
+			r.modes[from] = m.Join.Mode
 			out = []*wire.LinkRecord{admit(m.Join.Mode, 0, shortOfID(r.ID()))}
 		}
 	case *wire.LinkRecord_Feed:
-		r.modes[from] = m.Feed.Mode
+		if _, mine := r.modes[from]; mine {
+			r.modes[from] = m.Feed.Mode
+		}
 	case *wire.LinkRecord_Leave:
 		if m.Leave.As == 2 {
 			delete(r.modes, from)
