@@ -12,5 +12,5 @@ export default defineConfig({
     license: false,
   },
   server: { port: 5173, host: '127.0.0.1', proxy: { '/api': process.env.BALAI_API ?? 'http://127.0.0.1:7330' } },
-  test: { include: ['src/**/*.test.ts'] },
+  test: { include: ['src/**/*.test.ts'], setupFiles: ['src/test/browser.ts'] },
 })

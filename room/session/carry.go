@@ -25,6 +25,7 @@ type carry struct {
 	looked  time.Time // when the situation was last told
 	said    overlay.Situation
 	linked  map[peer.ID]time.Time       // open media links, since
+	lost    time.Time                   // when the last of them ended, for lostShown
 	chains  map[peer.ID][]room.InviteID // of linked guests: by which invites they came
 	cut     time.Time                   // when those of branches revoked before have had time to hear of it
 	ads     map[peer.ID]*election.Ad
@@ -123,6 +124,9 @@ func (s *Session) linkEvent(e overlay.Event, sources []*wire.Signed, now time.Ti
 		s.meetLink(e.Peer, sources, now)
 		s.dirty = true
 	case overlay.Unlinked:
+		if _, was := s.carry.linked[e.Peer]; was {
+			s.carry.lost = now
+		}
 		delete(s.carry.linked, e.Peer)
 		delete(s.carry.chains, e.Peer)
 		s.dirty = true
@@ -271,8 +275,15 @@ func (s *Session) takeLease(signed *wire.Signed, from peer.ID, now time.Time) er
 	return nil
 }
 
+// lostShown is how long somebody without a link goes unmentioned after one ended: the goodbye of who leaves may come after the
+// end of her link, and a relay is followed by the next.
+const lostShown = 2 * time.Second
+
 // tendCarry tells the overlay the situation when it changed, and that time has passed.
 func (s *Session) tendCarry(now time.Time) {
+	if !s.carry.lost.IsZero() && now.Sub(s.carry.lost) >= lostShown {
+		s.carry.lost, s.dirty = time.Time{}, true
+	}
 	if s.dirty || now.Sub(s.carry.looked) >= situationEvery {
 		s.carry.looked = now
 		if sit := s.situation(); !sameSituation(&sit, &s.carry.said) {

@@ -98,6 +98,18 @@ func (s *Session) viewCarry(v *View) {
 			v.Carrier = "degraded"
 		}
 	}
+	if s.phase == Live && !s.reached() && len(s.others()) > 0 {
+		v.Carrier = "connecting"
+	}
+}
+
+// reached tells whether a media link that has a place in the room is open, with a relay or with another person, or was a
+// moment ago. A caller who is still to say what it wants has none.
+func (s *Session) reached() bool {
+	return !s.carry.lost.IsZero() || slices.ContainsFunc(s.carry.overlay.Plan().Links, func(p peer.ID) bool {
+		_, open := s.carry.linked[p]
+		return open
+	})
 }
 
 func (s *Session) relayView(ad *election.Ad, use string) RelayView {

@@ -28,7 +28,7 @@ type View struct {
 	Chair        string      `json:"chair"`
 	Epoch        EpochView   `json:"epoch"`
 	Encryption   string      `json:"encryption"`  // on, no_key
-	Carrier      string      `json:"carrier"`     // direct, relay, degraded
+	Carrier      string      `json:"carrier"`     // connecting (others are here, and no media link is open), direct, relay, degraded
 	Relays       []RelayView `json:"relays"`      // who carries the room now, the core first; empty: a mesh
 	Vouched      []string    `json:"vouched"`     // community nodes that the ledger vouches for
 	Forked       []ForkView  `json:"forked"`      // who signed two different histories

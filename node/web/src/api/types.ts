@@ -3,7 +3,7 @@
 export type Role = 'host' | 'moderator' | 'speaker' | 'listener'
 export type Visibility = 'open' | 'unlisted' | 'closed'
 export type RoomState = 'joining' | 'knocking' | 'live' | 'left' | 'ended' | 'refused'
-export type Carrier = 'direct' | 'relay' | 'degraded'
+export type Carrier = 'connecting' | 'direct' | 'relay' | 'degraded'
 
 export interface Problem {
   type?: string

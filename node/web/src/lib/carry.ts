@@ -1,13 +1,14 @@
 // How a room is carried, as pure functions of what the daemon tells.
 import type { Community, Relay, Room } from '../api/types'
 
-// alone: nobody else is here. direct: between all. crowded: between all, and more than that is good for. none: too many, and
+// alone: nobody else is here. connecting: others are, and there is no way to them yet. direct: between all. crowded: between all, and more than that is good for. none: too many, and
 // nobody to relay. mine: this machine is a relay of the room. relayed: others are. searching: they are, and none sends to me.
-export type Carried = 'alone' | 'direct' | 'crowded' | 'none' | 'mine' | 'relayed' | 'searching'
+export type Carried = 'alone' | 'connecting' | 'direct' | 'crowded' | 'none' | 'mine' | 'relayed' | 'searching'
 
 export function carried(room: Room): Carried {
   const relays = room.relays ?? []
   if (room.no_relay) return 'none'
+  if (room.carrier === 'connecting') return 'connecting'
   if (relays.some((r) => r.me)) return 'mine'
   if (relays.length) return relays.some((r) => r.use !== '') ? 'relayed' : 'searching'
   if (room.assist) return 'crowded'

@@ -74,7 +74,18 @@ export function faultText(e: unknown): string {
 }
 
 export function carrierText(c: Carrier): string {
-  return c === 'direct' ? m.carrier_direct() : c === 'relay' ? m.carrier_relay() : m.carrier_degraded()
+  switch (c) {
+    case 'connecting': return m.carrier_connecting()
+    case 'relay': return m.carrier_relay()
+    case 'degraded': return m.carrier_degraded()
+    default: return m.carrier_direct()
+  }
+}
+
+/** Whether anybody is heard: nobody before there is a way to anybody. */
+export function hearText(room: Room): string {
+  if (room.carrier === 'connecting') return carrierText(room.carrier)
+  return room.members > 1 ? m.you_hear() : m.nobody_else()
 }
 
 /** How the sound of a room goes, in two words. */
