@@ -1,7 +1,8 @@
 // Every view, light and dark, wide and narrow: axe-core finds nothing, nothing is wider than the window.
-import { expect } from '@playwright/test'
+import { expect, type Locator, type Page } from '@playwright/test'
 import { clean } from './clean'
 import { comeIn, open, test } from './daemons'
+import { answers, peers, staged } from './staged'
 
 for (const colorScheme of ['light', 'dark'] as const) {
   for (const width of [360, 1280]) {
@@ -99,3 +100,126 @@ test('a dialog gives the focus back, and Tab stays inside it', async ({ browser,
   await page.keyboard.press('Escape')
   await expect(invite).toBeFocused()
 })
+
+/** Presses Tab until what is sought has the focus, and never behind an open dialog; then a key on it. */
+async function byKeys(page: Page, what: Locator, key = 'Enter'): Promise<void> {
+  await expect(what).toBeVisible()
+  const reached = (): Promise<boolean> => what.evaluate((el) => el === document.activeElement)
+  for (let i = 0; i < 80 && !(await reached()); i++) {
+    await page.keyboard.press('Tab')
+    const behind = await page.evaluate(() => !!document.querySelector('dialog[open]') && document.activeElement !== document.body && !document.activeElement?.closest('dialog'))
+    expect(behind, 'the focus is behind the dialog').toBe(false)
+  }
+  await expect(what).toBeFocused()
+  await page.keyboard.press(key)
+}
+
+for (const colorScheme of ['light', 'dark'] as const) {
+  test(`what is decided about people and the room, by keys alone, ${colorScheme}`, async ({ browser, daemon }) => {
+    const d = await daemon()
+    const page = await open(browser, d, { colorScheme, viewport: { width: 360, height: 740 }, reducedMotion: 'reduce' })
+    const button = (name: string | RegExp): Locator => page.getByRole('button', { name, exact: true })
+    const dialog = (name: string): Locator => page.getByRole('dialog', { name, exact: true })
+    const seen = async (view: string): Promise<void> => {
+      await clean(page, view)
+      await page.setViewportSize({ width: 1280, height: 740 })
+      await clean(page, `${view}, wide`)
+      await page.setViewportSize({ width: 360, height: 740 })
+    }
+    await comeIn(page, 'Ana')
+    await button('Start a room').click()
+    await page.getByRole('textbox', { name: 'Room name' }).fill('Kopi pagi')
+    await page.getByRole('radio', { name: /^Unlisted/ }).check()
+    await button('Open the room').click()
+    await expect(page.getByTestId('mic')).toBeVisible()
+
+    const at = new Date().toISOString()
+    const listener = (peer_id: string, name: string) => ({ peer_id, name, role: 'listener' as const, hand: null, muted: false })
+    await answers(page, {
+      members: [{ ...listener(peers.budi, 'Budi'), headline: '', role: 'moderator', on_stage: false, live: true, since: at }],
+      removed: [{ peer_id: peers.citra, name: 'Citra', banned: true, kind: 'ban', by: peers.budi, by_name: 'Budi', reason: 'spam', at }],
+      relays: { relays: [], vouched: [peers.node], offers: [{ peer_id: peers.dewi, addrs: [] }], answering: [] },
+    })
+    const posted: string[] = []
+    await page.route((url) => /\/(members|transfer|relays)\//.test(`${url.pathname}/`), (r) => {
+      if (r.request().method() === 'GET') return r.fallback()
+      posted.push(`${r.request().method()} ${new URL(r.request().url()).pathname.replace(/^.*\/rooms\/[^/]+/, '')}`)
+      return r.fulfill({ status: 409, contentType: 'application/problem+json', body: JSON.stringify({ status: 409, title: 'Conflict', reason: 'busy', detail: 'busy' }) })
+    })
+    await staged(page, d, (r) => {
+      Object.assign(r, { members: 4, audience: 3, vouched: [peers.node], carrier: 'connecting', knocks: [{ peer_id: peers.node, name: 'Eka' }] })
+      r.audience_list = [{ ...listener(peers.budi, 'Budi'), role: 'moderator' }, listener(peers.citra, 'Citra'), listener(peers.dewi, 'Dewi')]
+      r.unconfirmed = [{ peer_id: peers.dewi, name: 'Dewi', by_name: 'Budi', until: at }]
+    })
+
+    // Who waits to be confirmed.
+    const asked = page.getByRole('region', { name: 'Let in by somebody who is no longer trusted' })
+    await expect(asked.getByRole('listitem')).toContainText('Let in by Budi. Leaves the room at')
+    await expect(asked.getByRole('button', { name: 'Confirm' })).toHaveAccessibleDescription(/^Dewi Let in by Budi/)
+    await seen('who is asked about')
+    await byKeys(page, asked.getByRole('button', { name: 'Confirm' }))
+    await expect.poll(() => posted).toEqual([`POST /members/${peers.dewi}/admit`])
+    await byKeys(page, asked.getByRole('button', { name: 'Put out' }))
+    await expect(dialog('Dewi')).toContainText('Remove Dewi')
+    await seen('putting out')
+    await page.keyboard.press('Escape')
+    await expect(asked.getByRole('button', { name: 'Put out' })).toBeFocused()
+
+    // How the room is carried; a fault is told at the dialog's own place.
+    await byKeys(page, button('How this room is carried: finding a way to the others'))
+    const carried = dialog('How this room is carried')
+    await expect(carried).toContainText('your computer has no link to any of them yet')
+    await byKeys(page, carried.getByRole('textbox', { name: 'Address of a community node' }), 'x')
+    await page.keyboard.press('Enter')
+    await expect(carried.getByRole('alert')).toHaveCount(1)
+    await expect(carried.getByRole('alert')).toContainText('not a whole address')
+    await seen('a node that is no address')
+    await byKeys(page, carried.getByRole('button', { name: /^Vouch/ }))
+    await expect(carried.getByRole('alert')).toHaveText(/busy/i)
+    await page.keyboard.press('Escape')
+
+    // Who was removed.
+    await byKeys(page, button('Room settings'))
+    await byKeys(page, button('Removed and banned'))
+    const removed = dialog('Removed and banned')
+    await byKeys(page, removed.getByRole('button', { name: 'Lift the ban of Citra' }))
+    await expect(removed.getByRole('alert')).toHaveText(/busy/i)
+    await expect(removed.getByRole('alert')).toHaveCount(1)
+    await seen('who was removed')
+    await page.keyboard.press('Escape')
+
+    // The room is changed; what is asked before it is opened is seen whole.
+    await byKeys(page, button('Room settings'))
+    await byKeys(page, button('Change the room'))
+    const change = dialog('Change the room')
+    await byKeys(page, change.getByRole('radio', { name: /^Unlisted/ }), 'ArrowUp')
+    await expect(change.getByRole('radio', { name: /^Open/ })).toBeChecked()
+    await byKeys(page, change.getByRole('button', { name: 'Save' }))
+    await expect(change).toContainText('This cannot be taken back')
+    await expect(change.getByRole('button', { name: 'Cancel' })).toBeInViewport({ ratio: 1 })
+    await seen('opening the room')
+    await byKeys(page, change.getByRole('button', { name: 'Cancel' }))
+    await page.keyboard.press('Escape')
+
+    // The room is handed over.
+    await byKeys(page, page.getByRole('region', { name: /^Audience/ }).getByRole('button', { name: /^Budi, / }))
+    await byKeys(page, button('Hand over the room'))
+    await byKeys(page, button('Yes, hand it over'))
+    await expect(dialog('Budi').getByRole('alert')).toHaveCount(1)
+    await expect(dialog('Budi').getByRole('alert')).toContainText('Budi')
+    await seen('handing over')
+    await page.keyboard.press('Escape')
+
+    // An heir asks, and is asked first.
+    await staged(page, d, (r) => {
+      r.me.role = 'listener'
+      Object.assign(r, { host_name: 'Budi', members: 2 })
+      Object.assign(r.succession, { heir: r.me.peer_id, heir_name: 'Ana', host_heard_at: '2026-01-01T12:00:00Z', from: '2026-01-02T12:00:00Z', needed: 1 })
+    })
+    await byKeys(page, button('Ask for the room'))
+    await expect(dialog('Ask for the room')).toContainText('One moderator has to agree.')
+    await seen('an heir asks')
+    await byKeys(page, dialog('Ask for the room').getByRole('button', { name: 'Cancel' }))
+    await expect(button('Ask for the room')).toBeFocused()
+  })
+}

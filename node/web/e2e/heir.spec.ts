@@ -1,23 +1,11 @@
 // An heir: named when the room is opened; what she and a moderator see when the host is lost. That takes a day, so the page is
 // told of it here by a stream of its own.
-import { expect, type Page } from '@playwright/test'
-import { comeIn, open, test, type Daemon } from './daemons'
+import { expect } from '@playwright/test'
+import type { Room, Succession } from '../src/api/types'
+import { comeIn, open, test } from './daemons'
+import { peers, staged } from './staged'
 
-const heir = '12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA'
-
-interface Told { me: { peer_id: string; role: string }; host: string; host_name: string; succession: Record<string, unknown> }
-
-/** Lets the page see its room changed, from its next start on. */
-async function seen(page: Page, d: Daemon, change: (room: Told) => void): Promise<void> {
-  const get = async (path: string): Promise<unknown> => (await d.api('GET', path)).json()
-  const listed = (await get('/rooms')) as { id: string }[]
-  const room = (await get(`/rooms/${listed[0]?.id ?? ''}`)) as Told
-  change(room)
-  const view = { node: await get('/node'), profile: await get('/profile'), hallway: listed, rooms: [room], invites: {} }
-  await page.unroute('**/api/v1/events')
-  await page.route('**/api/v1/events', (r) => r.fulfill({ contentType: 'text/event-stream', body: `id: 1\nevent: view\ndata: ${JSON.stringify(view)}\n\n` }))
-  await page.reload()
-}
+const heir = peers.budi
 
 test('an heir is named, asks, and is answered', async ({ browser, daemon }) => {
   const d = await daemon()
@@ -34,7 +22,7 @@ test('an heir is named, asks, and is answered', async ({ browser, daemon }) => {
   await page.getByRole('button', { name: 'Room settings' }).click()
   await expect(page.getByRole('dialog').getByText('Heir: …AJU5SA.')).toBeVisible()
 
-  const lost = (role: string, change: Record<string, unknown>) => (room: Told): void => {
+  const lost = (role: 'listener' | 'moderator', change: Partial<Succession>) => (room: Room): void => {
     room.me.role = role
     room.host_name = 'Budi'
     Object.assign(room.succession, { host_heard_at: '2026-01-01T12:00:00Z', from: '2026-01-02T12:00:00Z', needed: 2 }, change)
@@ -43,23 +31,23 @@ test('an heir is named, asks, and is answered', async ({ browser, daemon }) => {
   await page.route('**/succession', (r) => { posted.push(`${r.request().method()} ${r.request().postData() ?? ''}`); return r.fulfill({ status: 204 }) })
 
   const mine = ((await (await d.api('GET', '/node')).json()) as { peer_id: string }).peer_id
-  await seen(page, d, lost('listener', { heir: mine, heir_name: 'Ana' }))
+  await staged(page, d, lost('listener', { heir: mine, heir_name: 'Ana' }))
   await page.getByRole('button', { name: 'Ask for the room', exact: true }).click()
   await expect(page.getByRole('dialog').getByText('2 of the moderators have to agree')).toBeVisible()
   expect(posted).toEqual([])
   await page.getByRole('button', { name: 'Yes, ask the moderators' }).click()
   await expect.poll(() => posted).toEqual(['POST '])
 
-  await seen(page, d, lost('moderator', { heir, heir_name: 'Citra', asked: true }))
+  await staged(page, d, lost('moderator', { heir, heir_name: 'Citra', asked: true }))
   await expect(page.getByText(/Citra asks for this room\. Ask Budi by another way first/)).toBeVisible()
   expect(posted).toHaveLength(1)
   await page.getByRole('button', { name: 'I do not agree', exact: true }).click()
   await page.getByRole('button', { name: 'I agree', exact: true }).click()
   await expect.poll(() => posted.slice(1)).toEqual(['PUT {"agree":false}', 'PUT {"agree":true}'])
 
-  await seen(page, d, lost('moderator', { heir: '', heir_name: '' }))
+  await staged(page, d, lost('moderator', { heir: '', heir_name: '' }))
   await expect(page.getByText(/last heard .* This room has no heir\./)).toBeVisible()
-  await seen(page, d, lost('listener', { heir, heir_name: 'Citra' }))
+  await staged(page, d, lost('listener', { heir, heir_name: 'Citra' }))
   await expect(page.getByTestId('mic').or(page.getByRole('button', { name: 'Raise your hand' })).first()).toBeVisible()
   await expect(page.getByText('last heard')).toHaveCount(0)
 })
