@@ -61,6 +61,7 @@ export class Daemon {
   async stop(): Promise<void> {
     if (this.child.exitCode !== null || this.child.signalCode !== null) return
     const gone = new Promise<void>((r) => this.child.once('exit', () => r()))
+    this.child.kill('SIGCONT') // a stopped process does not end
     this.child.kill('SIGTERM')
     await gone
   }
