@@ -16,8 +16,6 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
-	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/libp2p/go-libp2p/x/rate"
 )
 
@@ -64,12 +62,13 @@ func (h *Host) options() ([]libp2p.Option, error) {
 	if err != nil {
 		return nil, err
 	}
+	var dials lead
 	opts := []libp2p.Option{
 		libp2p.Identity(h.cfg.Key),
 		libp2p.UserAgent("balai"),
 		libp2p.ListenAddrs(h.cfg.Listen...),
-		libp2p.Transport(quic.NewTransport),
-		libp2p.Transport(tcp.NewTCPTransport),
+		libp2p.Transport(dials.quic),
+		libp2p.Transport(dials.tcp),
 		libp2p.ConnectionGater(h.gate),
 		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)),
 		libp2p.ResourceManager(rm),
