@@ -30,7 +30,8 @@ type State struct {
 	Banned     map[peer.ID]bool
 	Removed    map[peer.ID]OpID // kicked or banned and not admitted again: by which op
 	Declined   map[peer.ID]OpID
-	Revoked    map[InviteID]bool // true: with its branch
+	Revoked    map[InviteID]bool             // closed by a host; true: with its branch
+	Closed     map[InviteID]map[peer.ID]bool // by moderators, likewise: it holds for those of them who issued it, see IsRevoked
 	Uses       map[InviteID]int
 	Vouched    map[peer.ID]bool
 	Lowered    map[peer.ID]uint64 // hands raised at this beat or before are down
@@ -60,6 +61,14 @@ func (s *State) Role(p peer.ID) Role {
 		return Moderator
 	}
 	return s.Members[p].Role
+}
+
+// IsRevoked tells whether an invite that comes of issuer's lets nobody new in, and whether all who came by it are out. Who
+// asks has the issuer from the invite itself: what admissions tell of it is their author's word.
+func (s *State) IsRevoked(id InviteID, issuer peer.ID) (branch, revoked bool) {
+	all, byHost := s.Revoked[id]
+	own, byIssuer := s.Closed[id][issuer]
+	return all || own, byHost || byIssuer
 }
 
 // Rank orders authorities: host 0, moderators from 1 in grant order; ok is false for everyone else.

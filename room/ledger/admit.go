@@ -8,28 +8,11 @@ import (
 	"balai/room"
 )
 
-// invites gathers what is needed before any admission can be judged: who revoked what, and the lowest use limit
-// that any admission told.
+// invites gathers who revoked what, which is needed before any admission can be judged.
 func (f *fold) invites() {
 	for _, n := range f.l.order {
-		if n.void != whyNot {
-			continue
-		}
-		switch n.op.Kind {
-		case room.Revoke:
+		if n.void == whyNot && n.op.Kind == room.Revoke {
 			f.revokes[n.op.Invite] = append(f.revokes[n.op.Invite], n)
-		case room.Admit:
-			for i := range n.op.Admissions {
-				f.limit(&n.op.Admissions[i])
-			}
-		}
-	}
-}
-
-func (f *fold) limit(a *room.Admission) {
-	for i, id := range a.Chain {
-		if u := a.Uses[i]; u > 0 && (f.limits[id] == 0 || u < f.limits[id]) {
-			f.limits[id] = u
 		}
 	}
 }
@@ -84,8 +67,8 @@ func (f *fold) lostBy(n *node, a *room.Admission) *node {
 			}
 		}
 	}
-	for _, id := range a.Chain {
-		if max := int(f.limits[id]); max > 0 && f.state.Uses[id] >= max && !f.used[use{id, a.Peer}] {
+	for i, id := range a.Chain {
+		if max := int(a.Uses[i]); max > 0 && f.state.Uses[id] >= max && !f.used[use{id, a.Peer}] {
 			return n
 		}
 	}
@@ -239,46 +222,55 @@ func (f *fold) member(p peer.ID, x *person, in act) (m room.Member, stage *node)
 	return m, stage
 }
 
-// closeInvites tells which invites let nobody in any more: revoked by the host, or by a moderator unless an
-// admission shows that another had issued it; or used by somebody who is banned now, as an admission tells or the ban.
+// closeInvites tells which invites let nobody in any more: those revoked, and those by which somebody came who is banned
+// now, as an admission tells or, of a guest, the ban. What a host closes is closed. What a moderator closes is for the invites
+// that she issued, and the ledger does not know which these are: admissions tell it, but they are the word of who wrote
+// them, and there are none of a link by which nobody has come yet, or guests alone. So it keeps who closed what.
 func (f *fold) closeInvites() {
-	issuers := map[room.InviteID]peer.ID{}
+	for id, ops := range f.revokes {
+		for _, r := range ops {
+			f.shut(r, id, r.op.Branch)
+		}
+	}
+	leaves, issuers := map[peer.ID][]room.InviteID{}, map[room.InviteID]peer.ID{}
 	for _, n := range f.l.order {
-		if n.void != whyNot {
-			continue
-		}
-		if n.op.Kind == room.Ban && n.op.Invite != (room.InviteID{}) {
-			for _, p := range n.op.Targets {
-				f.closeFor(p, n.op.Invite)
-			}
-		}
 		for i := range n.op.Admissions {
-			a := &n.op.Admissions[i]
-			if len(a.Chain) == 0 {
-				continue
-			}
-			if len(f.revokes) > 0 {
+			if a := &n.op.Admissions[i]; n.void == whyNot && len(a.Chain) > 0 {
+				leaves[a.Peer] = append(leaves[a.Peer], a.Chain[len(a.Chain)-1])
 				for _, id := range a.Chain {
 					issuers[id] = a.Issuer
 				}
 			}
-			f.closeFor(a.Peer, a.Chain[len(a.Chain)-1])
+		}
+	}
+	for p := range f.state.Banned {
+		for _, n := range f.people[p].bans {
+			for _, id := range leaves[p] {
+				f.shut(n, id, false)
+			}
+			if n.op.Invite != (room.InviteID{}) {
+				f.shut(n, n.op.Invite, false)
+			}
 		}
 	}
 	for id, ops := range f.revokes {
 		for _, r := range ops {
-			if by, known := issuers[id]; r.byHost || !known || by == r.op.Author {
-				f.state.Revoked[id] = f.state.Revoked[id] || r.op.Branch
-			} else {
-				r.note = whyTarget
+			if by, known := issuers[id]; known && !r.byHost && by != r.op.Author {
+				r.note = whyTarget // most likely: the issuer is what an admission told
 			}
 		}
 	}
 }
 
-// closeFor closes the invite by which p came, if p is banned.
-func (f *fold) closeFor(p peer.ID, leaf room.InviteID) {
-	if f.state.Banned[p] && !f.state.Revoked[leaf] {
-		f.state.Revoked[leaf] = false
+// shut closes an invite by what n decided.
+func (f *fold) shut(n *node, id room.InviteID, branch bool) {
+	s := f.state
+	if n.byHost {
+		s.Revoked[id] = s.Revoked[id] || branch
+		return
 	}
+	if s.Closed[id] == nil {
+		s.Closed[id] = map[peer.ID]bool{}
+	}
+	s.Closed[id][n.op.Author] = s.Closed[id][n.op.Author] || branch
 }

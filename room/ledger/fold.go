@@ -52,9 +52,10 @@ const (
 // person is what the ops say of one peer.
 type person struct {
 	in, ban, place, mute, vouch field
-	adm                         act   // the last admission that counts
-	lost                        *node // an admission by an invite that does not count, or the revocation of it
-	unsure                      act   // the last admission by an op that does not count
+	adm                         act     // the last admission that counts
+	bans                        []*node // those that nobody lifted
+	lost                        *node   // an admission by an invite that does not count, or the revocation of it
+	unsure                      act     // the last admission by an op that does not count
 }
 
 // fold makes the state of the ops that count.
@@ -65,7 +66,6 @@ type fold struct {
 	people  map[peer.ID]*person
 	lock    field
 	revokes map[room.InviteID][]*node
-	limits  map[room.InviteID]uint16
 	used    map[use]bool
 	tallies map[tally]uint64
 	epochs  map[uint64]*node
@@ -91,11 +91,11 @@ func (l *Ledger) State() *room.State {
 		l.law = l.derive()
 	}
 	f := &fold{
-		l: l, law: l.law, people: map[peer.ID]*person{}, revokes: map[room.InviteID][]*node{}, limits: map[room.InviteID]uint16{},
+		l: l, law: l.law, people: map[peer.ID]*person{}, revokes: map[room.InviteID][]*node{},
 		used: map[use]bool{}, tallies: map[tally]uint64{}, epochs: map[uint64]*node{},
 		state: &room.State{
 			Room: l.id, Policy: l.origin.Policy, Host: l.law.host.who, Members: map[peer.ID]room.Member{}, Banned: map[peer.ID]bool{},
-			Removed: map[peer.ID]room.OpID{}, Declined: map[peer.ID]room.OpID{}, Revoked: map[room.InviteID]bool{}, Uses: map[room.InviteID]int{},
+			Removed: map[peer.ID]room.OpID{}, Declined: map[peer.ID]room.OpID{}, Revoked: map[room.InviteID]bool{}, Closed: map[room.InviteID]map[peer.ID]bool{}, Uses: map[room.InviteID]int{},
 			Vouched: map[peer.ID]bool{}, Lowered: map[peer.ID]uint64{}, Epochs: map[room.EpochID]room.EpochCommit{}, Unconfirmed: map[peer.ID]room.Doubt{},
 		},
 	}
@@ -189,8 +189,10 @@ func (f *fold) decide(n *node) {
 		case room.Ban:
 			x.in.add(act{n: n, tight: putsOut})
 			x.ban.add(act{n: n, tight: 1})
+			x.bans = append(x.bans, n)
 		case room.Unban:
 			x.ban.add(act{n: n})
+			x.bans = slices.DeleteFunc(x.bans, func(b *node) bool { return before(b, n) })
 		case room.ToStage:
 			x.place.add(act{n: n})
 		case room.ToAudience:

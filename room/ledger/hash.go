@@ -40,6 +40,9 @@ func (l *Ledger) Hash() [32]byte {
 	w.epoch(s.Epoch)
 	each(w, byText(s.Epochs, func(id room.EpochID) string { return string(id[:]) }), w.epoch)
 	w.num(bit(s.Locked), bit(s.Ended))
+	if len(s.Closed) > 0 {
+		each(w, byText(s.Closed, inviteText), func(by map[peer.ID]bool) { each(w, by, func(b bool) { w.num(bit(b)) }) })
+	}
 	return [32]byte(w.h.Sum(nil))
 }
 

@@ -85,7 +85,7 @@ func TestRevokeABranch(t *testing.T) {
 	}
 	r.draft("mod", room.Op{Kind: room.Revoke, Invite: root, Branch: true})
 	s = r.all()
-	if s.Role(r.peer("ana")) != room.NoRole || s.Role(r.peer("bo")) != room.NoRole || s.Role(r.peer("cy")) != room.Listener || !s.Revoked[root] {
+	if s.Role(r.peer("ana")) != room.NoRole || s.Role(r.peer("bo")) != room.NoRole || s.Role(r.peer("cy")) != room.Listener || !s.Closed[root][r.peer("mod")] {
 		t.Fatalf("%v", s.Members)
 	}
 	r.issued("other", "bo", "mod", 0, root, leaf)
@@ -133,6 +133,60 @@ func TestBanClosesTheInvite(t *testing.T) {
 	r.about("host", room.Unban, "bo")
 	if s = r.all(); len(s.Revoked) != 0 || s.Role(r.peer("cy")) != room.Listener {
 		t.Fatal("after the ban was lifted it is still closed, or somebody else is out by it")
+	}
+}
+
+// What a moderator closes, by whatever decision and whatever admissions she writes to make it look like hers, stays open
+// if the host issued it, and is closed if she did.
+func TestAModeratorClosesHerOwnOnly(t *testing.T) {
+	r := newRig(t, open1, "mod")
+	r.about("host", room.Appoint, "mod")
+	host, mod := r.peer("host"), r.peer("mod")
+	is := func(id room.InviteID, issuer peer.ID, branch, closed bool) {
+		t.Helper()
+		if b, c := r.all().IsRevoked(id, issuer); b != branch || c != closed {
+			t.Errorf("invite %d: branch %v, closed %v", id[0], b, c)
+		}
+	}
+	r.all()
+	r.issued("mod", "friend", "host", 0, root, leaf)
+	r.about("mod", room.Ban, "friend")
+	r.issued("mod", "helper", "mod", 1, root, leaf) // says that it is hers, and for one
+	r.about("mod", room.Ban, "helper")
+	r.draft("mod", room.Op{Kind: room.Ban, Targets: []peer.ID{r.peer("nobody")}, Invite: leaf})
+	r.draft("mod", room.Op{Kind: room.Revoke, Invite: root, Branch: true})
+	r.draft("mod", room.Op{Kind: room.Revoke, Invite: twig})
+	for _, id := range []room.InviteID{root, leaf, twig} {
+		is(id, host, false, false)
+	}
+	is(root, mod, true, true)
+	is(leaf, mod, false, true)
+	r.issued("host", "ana", "host", 0, root, leaf)
+	r.issued("host", "bo", "host", 0, root, leaf)
+	if s := r.all(); s.Role(r.peer("ana")) != room.Listener || s.Role(r.peer("bo")) != room.Listener || !s.Banned[r.peer("friend")] {
+		t.Fatalf("who came by the host's link: %v", s.Members)
+	}
+
+	r.about("host", room.Ban, "ana") // the host closes it, and a later ban by a moderator does not open it
+	r.about("mod", room.Ban, "ana")
+	is(leaf, host, false, true)
+	r.about("mod", room.Unban, "ana") // as she may
+	is(leaf, host, false, false)
+	r.about("mod", room.Ban, "ana") // the host's is lifted for good
+	is(leaf, host, false, false)
+}
+
+// How often an invite may be used is each admission's own word: a made-up one does not throw out others.
+func TestAFalseLimit(t *testing.T) {
+	r := newRig(t, open1, "mod")
+	r.about("host", room.Appoint, "mod")
+	r.all()
+	r.issued("host", "ana", "host", 0, leaf)
+	r.issued("host", "bo", "host", 0, leaf)
+	r.issued("mod", "nobody", "host", 1, leaf)
+	r.issued("host", "cy", "host", 0, leaf)
+	if s := r.all(); len(s.Members) != 5 || s.Role(r.peer("nobody")) != room.NoRole {
+		t.Fatalf("%v", s.Members)
 	}
 }
 

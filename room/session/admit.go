@@ -160,23 +160,23 @@ func (s *Session) checkClaim(n *newcomer, now time.Time) error {
 		clear(s.seen) // each was good for one nonce of one handshake anyway
 	}
 	s.seen[sha256.Sum256(n.claim.Sig)] = now
-	ids, uses := n.chain.ChainIDs(), n.chain.Uses()
 	if s.confirmed(n.peer) {
 		return nil // a member that comes back charges nothing
 	}
-	if why := s.spent(n.peer, ids, uses); why != 0 {
+	a := s.admission(n)
+	if why := s.spent(&a); why != 0 {
 		return why
 	}
 	return nil
 }
 
-// spent tells why an invite lets p in no more, 0 when it does: it, or one that it comes of, is revoked or used up.
-func (s *Session) spent(p peer.ID, ids []room.InviteID, uses []uint16) room.Reason {
-	for i, id := range ids {
-		if branch, revoked := s.state.Revoked[id]; revoked && (branch || i == len(ids)-1) {
+// spent tells why its invite lets somebody in no more, 0 when it does: it, or one that it comes of, is revoked or used up.
+func (s *Session) spent(a *room.Admission) room.Reason {
+	for i, id := range a.Chain {
+		if branch, revoked := s.state.IsRevoked(id, a.Issuer); revoked && (branch || i == len(a.Chain)-1) {
 			return room.Revoked
 		}
-		if _, guest := s.guests[p]; !guest && uses[i] > 0 && s.state.Uses[id]+s.waitingFor(id)+s.passed[id]-s.tallied[id] >= int(uses[i]) {
+		if _, guest := s.guests[a.Peer]; !guest && a.Uses[i] > 0 && s.state.Uses[id]+s.waitingFor(id)+s.passed[id]-s.tallied[id] >= int(a.Uses[i]) {
 			return room.UsedUp
 		}
 	}
@@ -292,7 +292,7 @@ func (s *Session) admitByName(p peer.ID) error {
 	case k != nil && s.isFull():
 		return room.NoRelay
 	case k != nil:
-		if why := s.spent(p, k.admission.Chain, k.admission.Uses); why != 0 {
+		if why := s.spent(&k.admission); why != 0 {
 			return why // an admission that would not count
 		}
 		a = k.admission
@@ -316,7 +316,7 @@ func (s *Session) admitByName(p peer.ID) error {
 func (s *Session) answerKnocks() {
 	for p, k := range s.knocks {
 		_, declined := s.state.Declined[p]
-		why := s.spent(p, k.admission.Chain, k.admission.Uses)
+		why := s.spent(&k.admission)
 		switch {
 		case s.confirmed(p):
 			k.done <- nil

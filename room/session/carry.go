@@ -24,10 +24,10 @@ type carry struct {
 	wake    time.Time // when the overlay wants to look again
 	looked  time.Time // when the situation was last told
 	said    overlay.Situation
-	linked  map[peer.ID]time.Time       // open media links, since
-	lost    time.Time                   // when the last of them ended, for lostShown
-	chains  map[peer.ID][]room.InviteID // of linked guests: by which invites they came
-	cut     time.Time                   // when those of branches revoked before have had time to hear of it
+	linked  map[peer.ID]time.Time // open media links, since
+	lost    time.Time             // when the last of them ended, for lostShown
+	trails  map[peer.ID]trail     // of linked guests: by which invites they came
+	cut     time.Time             // when those of branches revoked before have had time to hear of it
 	ads     map[peer.ID]*election.Ad
 	own     *election.Ad
 	ownDue  time.Time
@@ -48,7 +48,7 @@ type carry struct {
 
 func newCarry(cfg *Config, me peer.ID) carry {
 	return carry{
-		overlay: overlay.New(overlay.Config{Me: me, Room: cfg.Room}), linked: map[peer.ID]time.Time{}, chains: map[peer.ID][]room.InviteID{}, ads: map[peer.ID]*election.Ad{},
+		overlay: overlay.New(overlay.Config{Me: me, Room: cfg.Room}), linked: map[peer.ID]time.Time{}, trails: map[peer.ID]trail{}, ads: map[peer.ID]*election.Ad{},
 		direct: map[peer.ID]time.Time{}, probed: map[peer.ID]time.Time{}, dead: map[peer.ID]map[peer.ID]time.Time{}, leases: map[[32]byte]time.Time{},
 		helpers: map[peer.ID]*community{}, digest: digestState{issued: map[peer.ID]int64{}},
 	}
@@ -128,7 +128,7 @@ func (s *Session) linkEvent(e overlay.Event, sources []*wire.Signed, now time.Ti
 			s.carry.lost = now
 		}
 		delete(s.carry.linked, e.Peer)
-		delete(s.carry.chains, e.Peer)
+		delete(s.carry.trails, e.Peer)
 		s.dirty = true
 	case overlay.Got:
 		if s.gotDigestRecord(&e, now) {
@@ -167,7 +167,7 @@ func (s *Session) judgeJoin(g *overlay.Got, now time.Time) {
 	pass, reason := s.checkPass(g.Peer, j.GetPass(), now)
 	switch {
 	case reason == 0:
-		s.rememberChain(g.Peer, pass)
+		s.rememberTrail(g.Peer, pass)
 		g.Prefix = ""
 	case reason != room.Removed && reason != room.Banned && s.state.Policy.Visibility == room.Open:
 	default:

@@ -106,12 +106,17 @@ func (s *Session) makeDigest(now time.Time) *wire.Digest {
 	return d
 }
 
-// revokedBranches are the invites revoked last with their branches, newest first.
+// revokedBranches are the invites revoked last with their branches, newest first: by a host, or by the moderator of whom I
+// have seen myself that she issued it. Who reads a digest cannot know whose an invite is.
 func (s *Session) revokedBranches() (out [][]byte) {
 	all := s.ledger.All()
-	for i := len(all) - 1; i >= 0 && len(out) < digestRevoked; i-- {
+	for i, looked := len(all)-1, 0; i >= 0 && len(out) < digestRevoked && looked < 8*digestRevoked; i-- {
 		o := all[i].Op
-		if o.Kind == room.Revoke && o.Branch && s.state.Revoked[o.Invite] {
+		if o.Kind != room.Revoke || !o.Branch {
+			continue
+		}
+		looked++
+		if branch, _ := s.state.IsRevoked(o.Invite, s.madeBy(o.Invite)); branch {
 			out = append(out, slices.Clone(o.Invite[:]))
 		}
 	}
@@ -321,19 +326,19 @@ func (s *Session) followDigest(by peer.ID, d *wire.Digest, now time.Time) {
 	}
 }
 
-// ownChain are the invites by which I came with a pass.
-func (s *Session) ownChain() []room.InviteID {
+// ownTrail is by which invites I came with a pass.
+func (s *Session) ownTrail() trail {
 	var m wire.Pass
 	if s.pass == nil || proto.Unmarshal(s.pass.Body, &m) != nil {
-		return nil
+		return trail{}
 	}
-	chain, _ := chainOf(&m) // checked
-	return chain
+	by, _ := trailOf(&m) // checked
+	return by
 }
 
 // amCutOff tells whether one of the branches is that by which I came.
 func (s *Session) amCutOff(revoked [][]byte) bool {
-	return slices.ContainsFunc(s.ownChain(), func(id room.InviteID) bool {
+	return slices.ContainsFunc(s.ownTrail().chain, func(id room.InviteID) bool {
 		return slices.ContainsFunc(revoked, func(r []byte) bool { return bytes.Equal(r, id[:]) })
 	})
 }

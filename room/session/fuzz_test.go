@@ -162,7 +162,7 @@ func FuzzLinkRecord(f *testing.F) {
 	feeds := func(p peer.ID) bool {
 		return slices.ContainsFunc(s.carry.overlay.Plan().Feeds, func(d overlay.Feed) bool { return d.Peer == p })
 	}
-	pass := s.makePass(other.ID(), room.Listener, "y", nil, now)
+	pass := s.makePass(other.ID(), room.Listener, "y", trail{}, now)
 	good := &wire.LinkRecord{Record: &wire.LinkRecord_Join{Join: &wire.Join{Room: id, Pass: pass, Mode: uint32(overlay.Single)}}}
 	if s.says(other.ID(), good); !feeds(other.ID()) {
 		f.Fatal("who has a pass is fed nothing: this shows nothing")

@@ -27,6 +27,15 @@ type issued struct {
 	inv  *invite.Invite
 }
 
+// issuer is who issued the first of its chain; another than me where I gave on a link.
+func (i *issued) issuer() peer.ID {
+	p, err := identity.PeerOf(i.inv.Issuer())
+	if err != nil {
+		panic("impossible: an invite by a key that names nobody")
+	}
+	return p
+}
+
 func (s *Session) loadInvites(b []byte) {
 	if len(b) == 0 {
 		return
@@ -151,7 +160,7 @@ func (s *Session) inviteView(i issued) InviteView {
 			v.Audience = p.String()
 		}
 	}
-	_, v.Revoked = s.state.Revoked[i.inv.ID()]
+	_, v.Revoked = s.state.IsRevoked(i.inv.ID(), i.issuer())
 	return v
 }
 
@@ -196,9 +205,12 @@ func (s *Session) revoke(id room.InviteID, branch bool) error {
 	return err
 }
 
-// issuerOf is who may revoke an invite besides the host, as far as I know: who issued the first invite of its chain, as the
-// admissions of those who came by it tell. While nobody has, it is who made it; by a pass, whose root I made.
+// issuerOf is who may revoke an invite besides the host, as far as I know: who issued the first of its chain, as I have seen
+// myself, or as the admissions of those who came by it tell.
 func (s *Session) issuerOf(id room.InviteID) peer.ID {
+	if p := s.madeBy(id); p != "" {
+		return p
+	}
 	for _, e := range s.ledger.All() {
 		for _, a := range e.Op.Admissions {
 			if !e.Void && slices.Contains(a.Chain, id) {
@@ -206,15 +218,20 @@ func (s *Session) issuerOf(id room.InviteID) peer.ID {
 			}
 		}
 	}
-	made := func(id room.InviteID) bool {
-		return slices.ContainsFunc(s.issued, func(i issued) bool { return i.inv.ID() == id })
-	}
-	if made(id) {
-		return s.me
+	return ""
+}
+
+// madeBy is who issued the first of an invite's chain, where I have it from the invite itself: I made it, or let in by a
+// pass somebody who came by it.
+func (s *Session) madeBy(id room.InviteID) peer.ID {
+	for i := range s.issued {
+		if s.issued[i].inv.ID() == id {
+			return s.issued[i].issuer()
+		}
 	}
 	for _, g := range s.guests {
-		if slices.Contains(g.chain, id) && made(g.chain[0]) {
-			return s.me
+		if slices.Contains(g.by.chain, id) {
+			return g.by.issuer
 		}
 	}
 	return ""

@@ -211,7 +211,7 @@ func (s *Session) afterLedger(now time.Time) {
 	case !s.guest, out:
 		s.refuse(s.whyOut(s.me))
 		return
-	case s.cutOff(s.ownChain()):
+	case s.cutOff(s.ownTrail()):
 		s.refuse(room.Revoked)
 		return
 	}
@@ -255,13 +255,28 @@ func (s *Session) followRemovals(old *room.State, now time.Time) {
 			s.owe(now, causeKick)
 		}
 	}
-	for id, branch := range s.state.Revoked { // those who came by it with a pass hold the key
-		if branch && !old.Revoked[id] {
-			s.carry.cut = now.Add(cutAfter)
-			s.owe(now, causeKick)
-		}
+	if newBranch(s.state, old) { // those who came by it with a pass hold the key
+		s.carry.cut = now.Add(cutAfter)
+		s.owe(now, causeKick)
 	}
 	s.rekeyIfOwed(now)
+}
+
+// newBranch tells whether an invite was revoked with all who came by it, by anybody.
+func newBranch(s, old *room.State) bool {
+	for id, branch := range s.Revoked {
+		if branch && !old.Revoked[id] {
+			return true
+		}
+	}
+	for id, by := range s.Closed {
+		for p, branch := range by {
+			if branch && !old.Closed[id][p] {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // followStage closes my microphone when my place changes or a moderator mutes me.
@@ -360,8 +375,8 @@ func (s *Session) act(kind room.Kind, target peer.ID, reason string) error {
 			return ErrUnknown
 		}
 	}
-	if g := s.guests[target]; kind == room.Ban && len(g.chain) > 0 {
-		op.Invite = g.chain[len(g.chain)-1]
+	if by := s.guests[target].by; kind == room.Ban && len(by.chain) > 0 && (s.me == s.state.Host || s.me == by.issuer) {
+		op.Invite = by.chain[len(by.chain)-1]
 	}
 	_, err := s.appendOp(op, time.Now(), true)
 	return err

@@ -27,13 +27,19 @@ const (
 
 // held is a pass that I gave.
 type held struct {
-	name  string
-	chain []room.InviteID
-	exp   time.Time
+	name string
+	by   trail
+	exp  time.Time
+}
+
+// trail is by which invites somebody came, root first, and who issued the first of them.
+type trail struct {
+	chain  []room.InviteID
+	issuer peer.ID
 }
 
 // makePass signs a pass for p. Only for an authority.
-func (s *Session) makePass(p peer.ID, role room.Role, name string, chain []room.InviteID, now time.Time) *wire.Signed {
+func (s *Session) makePass(p peer.ID, role room.Role, name string, by trail, now time.Time) *wire.Signed {
 	m := &wire.Pass{
 		Room: s.cfg.Room[:], Peer: []byte(p), Role: uint32(role), EpochId: s.state.Epoch.ID[:], Name: name,
 		NbfS: now.Unix(), ExpS: now.Add(passLife).Unix(),
@@ -42,8 +48,8 @@ func (s *Session) makePass(p peer.ID, role room.Role, name string, chain []room.
 		id := ledgerID(g)
 		m.Grant = id[:]
 	}
-	for _, c := range chain {
-		m.Chain = append(m.Chain, slices.Clone(c[:]))
+	for _, c := range by.chain {
+		m.Chain, m.Issuer = append(m.Chain, slices.Clone(c[:])), []byte(by.issuer)
 	}
 	return wire.Sign(s.cfg.Key, wire.DomainPass, m)
 }
@@ -55,14 +61,14 @@ func (s *Session) passFor(p peer.ID, old *wire.Pass, now time.Time) *wire.Signed
 		return nil
 	}
 	if role := s.state.Role(p); role != room.NoRole {
-		return s.makePass(p, role, "", nil, now)
+		return s.makePass(p, role, "", trail{}, now)
 	}
 	if old == nil {
 		return nil
 	}
-	chain, _ := chainOf(old) // checked
-	s.guests[p] = held{old.Name, chain, now.Add(passLife)}
-	return s.makePass(p, room.Listener, old.Name, chain, now)
+	by, _ := trailOf(old) // checked
+	s.guests[p] = held{old.Name, by, now.Add(passLife)}
+	return s.makePass(p, room.Listener, old.Name, by, now)
 }
 
 // checkPass tells whether p may be here by a pass. The reason is 0 when it may. While no authority is live an expired
@@ -100,36 +106,40 @@ func (s *Session) checkPass(p peer.ID, signed *wire.Signed, now time.Time) (*wir
 	case now.After(exp.Add(passSlack)) && s.firstAuthority() != "":
 		return nil, room.Expired
 	}
-	chain, ok := chainOf(&m)
+	trail, ok := trailOf(&m)
 	if !ok {
 		return nil, room.Malformed
 	}
-	if s.cutOff(chain) {
+	if s.cutOff(trail) {
 		return nil, room.Revoked // without its branch only nobody new gets in
 	}
 	return &m, 0
 }
 
-// chainOf are the invites by which the holder of a pass came, root first.
-func chainOf(m *wire.Pass) (chain []room.InviteID, ok bool) {
+// trailOf is how the holder of a pass came, by the word of who signed it.
+func trailOf(m *wire.Pass) (t trail, ok bool) {
 	for _, id := range m.Chain {
 		if len(id) != len(room.InviteID{}) {
-			return nil, false
+			return trail{}, false
 		}
-		chain = append(chain, room.InviteID(id))
+		t.chain = append(t.chain, room.InviteID(id))
 	}
-	return chain, true
+	t.issuer = peer.ID(m.Issuer)
+	return t, true
 }
 
 // cutOff tells whether one of the invites was revoked with its branch.
-func (s *Session) cutOff(chain []room.InviteID) bool {
-	return slices.ContainsFunc(chain, func(id room.InviteID) bool { return s.state.Revoked[id] })
+func (s *Session) cutOff(by trail) bool {
+	return slices.ContainsFunc(by.chain, func(id room.InviteID) bool {
+		branch, _ := s.state.IsRevoked(id, by.issuer)
+		return branch
+	})
 }
 
-// rememberChain remembers by which invites a child came whose pass is good: when one is revoked with its branch, she is cut off.
-func (s *Session) rememberChain(p peer.ID, m *wire.Pass) {
-	if chain, ok := chainOf(m); ok && len(chain) > 0 {
-		s.carry.chains[p] = chain
+// rememberTrail remembers by which invites a child came whose pass is good: when one is revoked with its branch, she is cut off.
+func (s *Session) rememberTrail(p peer.ID, m *wire.Pass) {
+	if by, ok := trailOf(m); ok && len(by.chain) > 0 {
+		s.carry.trails[p] = by
 	}
 }
 
@@ -142,12 +152,12 @@ func (s *Session) cutGuests(now time.Time) (out []peer.ID) {
 		return nil
 	}
 	for p, g := range s.guests {
-		if s.cutOff(g.chain) {
+		if s.cutOff(g.by) {
 			out = append(out, p)
 		}
 	}
-	for p, chain := range s.carry.chains {
-		if _, mine := s.guests[p]; !mine && s.cutOff(chain) {
+	for p, by := range s.carry.trails {
+		if _, mine := s.guests[p]; !mine && s.cutOff(by) {
 			out = append(out, p)
 		}
 	}
@@ -166,7 +176,7 @@ func (s *Session) asGuest(n *newcomer, now time.Time) {
 			}
 		}
 	}
-	s.guests[n.peer] = held{a.Name, a.Chain, now.Add(passLife)}
+	s.guests[n.peer] = held{a.Name, trail{a.Chain, a.Issuer}, now.Add(passLife)}
 	s.dirty = true
 }
 
@@ -226,7 +236,7 @@ func (s *Session) tallyGuests(now time.Time) {
 func (s *Session) guestRoot(id room.InviteID) (root room.OpID) {
 	var all []peer.ID
 	for p, g := range s.guests {
-		if slices.Contains(g.chain, id) {
+		if slices.Contains(g.by.chain, id) {
 			all = append(all, p)
 		}
 	}
@@ -242,7 +252,7 @@ func (s *Session) guestRoot(id room.InviteID) (root room.OpID) {
 func (s *Session) renewPass(now time.Time) {
 	if _, authority := s.state.Rank(s.me); authority {
 		if s.pass == nil || now.Sub(s.passAt) >= passRenew {
-			s.takePass(s.makePass(s.me, s.state.Role(s.me), "", nil, now), now)
+			s.takePass(s.makePass(s.me, s.state.Role(s.me), "", trail{}, now), now)
 		}
 		return
 	}

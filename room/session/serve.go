@@ -211,7 +211,7 @@ func (s *Session) welcome(n *newcomer, now time.Time) (*wire.Welcome, error) {
 		return nil, s.whyNot(n.peer)
 	} else {
 		w := s.welcomeAll(now)
-		w.Pass = s.makePass(n.peer, room.Listener, g.name, g.chain, now)
+		w.Pass = s.makePass(n.peer, room.Listener, g.name, g.by, now)
 		return w, nil
 	}
 	l := s.touch(n.peer, now)

@@ -3120,9 +3120,10 @@ type Pass struct {
 	EpochId       []byte                 `protobuf:"bytes,4,opt,name=epoch_id,json=epochId,proto3" json:"epoch_id,omitempty"`
 	NbfS          int64                  `protobuf:"varint,5,opt,name=nbf_s,json=nbfS,proto3" json:"nbf_s,omitempty"`
 	ExpS          int64                  `protobuf:"varint,6,opt,name=exp_s,json=expS,proto3" json:"exp_s,omitempty"`
-	Grant         []byte                 `protobuf:"bytes,7,opt,name=grant,proto3" json:"grant,omitempty"` // id of the op that made the signer an authority; empty: the founder
-	Chain         [][]byte               `protobuf:"bytes,8,rep,name=chain,proto3" json:"chain,omitempty"` // ids of the invite blocks that it came by, root first
-	Name          string                 `protobuf:"bytes,9,opt,name=name,proto3" json:"name,omitempty"`   // as told on entering
+	Grant         []byte                 `protobuf:"bytes,7,opt,name=grant,proto3" json:"grant,omitempty"`    // id of the op that made the signer an authority; empty: the founder
+	Chain         [][]byte               `protobuf:"bytes,8,rep,name=chain,proto3" json:"chain,omitempty"`    // ids of the invite blocks that it came by, root first
+	Name          string                 `protobuf:"bytes,9,opt,name=name,proto3" json:"name,omitempty"`      // as told on entering
+	Issuer        []byte                 `protobuf:"bytes,10,opt,name=issuer,proto3" json:"issuer,omitempty"` // peer who issued the first of the chain: she may revoke it, and the host; empty: not told
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3218,6 +3219,13 @@ func (x *Pass) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *Pass) GetIssuer() []byte {
+	if x != nil {
+		return x.Issuer
+	}
+	return nil
 }
 
 // RelayAd is what a node that would relay says of itself, on change or each 30 s. Domain "balai-relay-ad/1".
@@ -5591,7 +5599,7 @@ const file_balai_proto_rawDesc = "" +
 	"\x04peer\x18\x02 \x01(\fR\x04peer\x12\x10\n" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x17\n" +
 	"\atime_ms\x18\x04 \x01(\x03R\x06timeMs\x12\x12\n" +
-	"\x04kind\x18\x05 \x01(\rR\x04kind\"\xc7\x01\n" +
+	"\x04kind\x18\x05 \x01(\rR\x04kind\"\xdf\x01\n" +
 	"\x04Pass\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\fR\x04room\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\fR\x04peer\x12\x12\n" +
@@ -5601,7 +5609,9 @@ const file_balai_proto_rawDesc = "" +
 	"\x05exp_s\x18\x06 \x01(\x03R\x04expS\x12\x14\n" +
 	"\x05grant\x18\a \x01(\fR\x05grant\x12\x14\n" +
 	"\x05chain\x18\b \x03(\fR\x05chain\x12\x12\n" +
-	"\x04name\x18\t \x01(\tR\x04name\"\xf6\x02\n" +
+	"\x04name\x18\t \x01(\tR\x04name\x12\x16\n" +
+	"\x06issuer\x18\n" +
+	" \x01(\fR\x06issuer\"\xf6\x02\n" +
 	"\aRelayAd\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\fR\x04room\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\fR\x04peer\x12\x10\n" +

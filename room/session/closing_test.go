@@ -1,0 +1,72 @@
+package session
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"balai/room"
+	"balai/room/election"
+	"balai/room/invite"
+)
+
+// A moderator closes invites that she issued, whoever came by them and wherever; the host's stay open and nobody is put out by
+// her, whom she bans, what guests she makes up and whose admissions she forges.
+func TestAModeratorCannotCloseTheHostsLink(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		w.limit = 9
+		host, stage, rest := w.crowd(8)
+		mod := stage[1]
+		host.act(room.Appoint, mod)
+		w.within(5*time.Second, "a moderator", func() bool { return mod.view().Me.Role == "moderator" })
+		public, own := host.invites(InviteTerms{Role: room.Listener}), mod.invites(InviteTerms{Role: room.Listener})
+		come := func(link *invite.Invite) *soul {
+			p := w.person("Guest")
+			p.gives = election.Ad{}
+			p.enter(link)
+			w.until("an answer", func() bool { return p.view().State.Over() || p.view().State == Live })
+			return p
+		}
+		friend, honest, hers := come(public), come(public), []*soul{come(own), come(own)}
+		members := slices.Concat(stage, rest)
+		w.within(20*time.Second, "all to hear", func() bool {
+			return carried(members) && carried(slices.Concat(stage[:1], hers, []*soul{friend, honest}))
+		})
+		mod.in(func(s *Session) {
+			for _, op := range []room.Op{
+				{Kind: room.Ban, Targets: []peer.ID{friend.id}, Invite: public.ID()},
+				{Kind: room.Admit, Admissions: []room.Admission{{Peer: w.person("Nobody").id, Role: room.Listener, Chain: public.ChainIDs(), Uses: []uint16{1}, Issuer: mod.id}}},
+				{Kind: room.Revoke, Invite: public.ID(), Branch: true},
+			} {
+				if _, err := s.appendOp(op, time.Now(), true); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		w.within(10*time.Second, "the banned one to be out", func() bool { return friend.view().State == Refused })
+		w.after(12 * time.Second) // digests, passes and keys went round
+		if honest.view().State != Live {
+			t.Errorf("who came by the host's link is %s (%s)", honest.view().State, honest.reason())
+		}
+		if next := come(public); next.view().State != Live {
+			t.Errorf("by the host's link another is %s", next.reason())
+		}
+		if err := mod.s.Revoke(context.Background(), own.ID(), true); err != nil {
+			t.Fatal(err)
+		}
+		w.within(5*time.Second, "who came by the moderator's link to be out", func() bool {
+			return !slices.ContainsFunc(hers, func(p *soul) bool { return p.view().State != Refused || p.reason() != "revoked" })
+		})
+		if next := come(own); next.reason() != "revoked" {
+			t.Errorf("by the moderator's link another is %s", next.reason())
+		}
+		for _, p := range append(members, honest) {
+			if p.view().State != Live {
+				t.Errorf("%s is %s", p.name, p.view().State)
+			}
+		}
+	})
+}
