@@ -22,7 +22,7 @@ const (
 	digestTTL      = 10 * time.Second
 	digestSources  = 10 * time.Second // sources go along at least so often
 	maxDigest      = 2 << 10          // bytes taken; written are about 600
-	digestRemoved  = 24               // the newest
+	digestRemoved  = 24               // the newest; Digest.Banned has a bit for each
 	digestRevoked  = 8                // branches
 	digestStage    = 32
 	fetchSpread    = 2 * time.Second // guests do not all ask at once: for each thousand people
@@ -86,9 +86,12 @@ func (s *Session) makeDigest(now time.Time) *wire.Digest {
 		removed = append(removed, p)
 	}
 	slices.SortFunc(removed, func(a, b peer.ID) int { return s.removedAt(b).Compare(s.removedAt(a)) })
-	for _, p := range removed[:min(len(removed), digestRemoved)] {
+	for i, p := range removed[:min(len(removed), digestRemoved)] {
 		id := shortOf(p)
 		d.Removed = append(d.Removed, id[:])
+		if s.state.Banned[p] {
+			d.Banned |= 1 << i
+		}
 	}
 	d.Revoked = s.revokedBranches()
 	for _, p := range s.state.Stage {
@@ -288,11 +291,16 @@ func (s *Session) takeDigest(by peer.ID, signed *wire.Signed, d *wire.Digest, no
 func (s *Session) followDigest(by peer.ID, d *wire.Digest, now time.Time) {
 	me := shortOf(s.me)
 	_, authority := s.state.Rank(by)
-	for _, id := range d.Removed {
-		if authority && string(id) == string(me[:]) {
-			s.refuse(s.whyOut(s.me))
-			return
+	for i, id := range d.Removed {
+		if !authority || string(id) != string(me[:]) {
+			continue
 		}
+		why := s.whyOut(s.me)
+		if d.Banned>>i&1 == 1 { // 0 beyond 32: told without
+			why = room.Banned
+		}
+		s.refuse(why)
+		return
 	}
 	if authority && s.amCutOff(d.Revoked) {
 		s.refuse(room.Revoked)

@@ -3663,6 +3663,7 @@ type Digest struct {
 	Step          uint32                 `protobuf:"varint,14,opt,name=step,proto3" json:"step,omitempty"`
 	Beat          uint64                 `protobuf:"varint,15,opt,name=beat,proto3" json:"beat,omitempty"`
 	Revoked       [][]byte               `protobuf:"bytes,16,rep,name=revoked,proto3" json:"revoked,omitempty"` // invite ids (32 bytes), of the 8 that were revoked last with their branches
+	Banned        uint32                 `protobuf:"varint,17,opt,name=banned,proto3" json:"banned,omitempty"`  // bit i: the i-th of removed is banned
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3807,6 +3808,13 @@ func (x *Digest) GetRevoked() [][]byte {
 		return x.Revoked
 	}
 	return nil
+}
+
+func (x *Digest) GetBanned() uint32 {
+	if x != nil {
+		return x.Banned
+	}
+	return 0
 }
 
 type DigestStage struct {
@@ -5653,7 +5661,7 @@ const file_balai_proto_rawDesc = "" +
 	"\x05lease\x18\x03 \x01(\fR\x05lease\x12\x18\n" +
 	"\asubject\x18\x04 \x01(\fR\asubject\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\rR\x06reason\x12\x17\n" +
-	"\atime_ms\x18\x06 \x01(\x03R\x06timeMs\"\x97\x03\n" +
+	"\atime_ms\x18\x06 \x01(\x03R\x06timeMs\"\xaf\x03\n" +
 	"\x06Digest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\fR\x04room\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x10\n" +
@@ -5671,7 +5679,8 @@ const file_balai_proto_rawDesc = "" +
 	"\bepoch_id\x18\r \x01(\fR\aepochId\x12\x12\n" +
 	"\x04step\x18\x0e \x01(\rR\x04step\x12\x12\n" +
 	"\x04beat\x18\x0f \x01(\x04R\x04beat\x12\x18\n" +
-	"\arevoked\x18\x10 \x03(\fR\arevoked\"O\n" +
+	"\arevoked\x18\x10 \x03(\fR\arevoked\x12\x16\n" +
+	"\x06banned\x18\x11 \x01(\rR\x06banned\"O\n" +
 	"\vDigestStage\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\fR\x04peer\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\rR\x06source\x12\x14\n" +
