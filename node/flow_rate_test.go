@@ -3,6 +3,8 @@ package node
 import (
 	"bytes"
 	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -30,24 +32,25 @@ func (p *person) utter(size int, level uint8) {
 
 // doings are what somebody on stage may do for a while; all have to look the same.
 var doings = []struct {
-	name string
-	do   func(w *world, p *person, d time.Duration)
+	name  string
+	mutes time.Duration // when an open microphone is closed
+	do    func(w *world, p *person, d time.Duration)
 }{
-	{"says nothing, without a page", func(_ *world, _ *person, d time.Duration) { time.Sleep(d) }},
-	{"talks", func(_ *world, p *person, d time.Duration) {
+	{"says nothing, without a page", 0, func(_ *world, _ *person, d time.Duration) { time.Sleep(d) }},
+	{"talks", 0, func(_ *world, p *person, d time.Duration) {
 		for range d / media.Tick {
 			p.utter(80, 25)
 			time.Sleep(media.Tick)
 		}
 	}},
-	{"is muted", func(w *world, p *person, d time.Duration) {
+	{"is muted", 0, func(w *world, p *person, d time.Duration) {
 		p.send = false
 		w.tell(p)
 		time.Sleep(d)
 		p.send = true
 		w.tell(p)
 	}},
-	{"talks with a variable rate and much jitter, then shouts, then pauses", func(w *world, p *person, d time.Duration) {
+	{"talks with a variable rate and much jitter, then shouts, then pauses", 0, func(w *world, p *person, d time.Duration) {
 		for i := range int(d / (2 * media.Tick)) {
 			p.utter(3+w.rand.IntN(steadyPayload-3), uint8(w.rand.IntN(128)))
 			time.Sleep(time.Duration(w.rand.IntN(30)) * time.Millisecond)
@@ -56,7 +59,7 @@ var doings = []struct {
 			}
 		}
 	}},
-	{"is muted in the middle of a word", func(w *world, p *person, d time.Duration) {
+	{"is muted in the middle of a word", watchedFor / 2, func(w *world, p *person, d time.Duration) {
 		for range d / 2 / media.Tick {
 			p.utter(90, 10)
 			time.Sleep(media.Tick)
@@ -72,11 +75,22 @@ var doings = []struct {
 	}},
 }
 
-const watchedFor = 12 * time.Second
+const (
+	watchedFor = 12 * time.Second
+	// muteShows is how long after a mute a lossy line shows it: what the microphone gave before is neither repeated nor sent
+	// when asked for again. A receiver asks at once and has the answer a round trip later; copies go along with the next frames.
+	muteShows = 200 * time.Millisecond
+)
+
+// without leaves out what was sent for a while.
+func without(all []seen, from, d time.Duration) []seen {
+	return slices.DeleteFunc(slices.Clone(all), func(s seen) bool { return s.at >= from && s.at < from+d })
+}
 
 // In a room of constant rate nobody learns from sizes and times whether somebody on stage speaks: not who watches a link of
 // hers in a mesh, nor who watches the relay that carries her, nor her own children when she is a relay herself. The same
-// room is lived through once for each doing; what is seen is the same to the byte and the nanosecond.
+// room is lived through once for each doing; what is seen is the same to the byte and the nanosecond, also where the network
+// loses bundles, which are asked for again and sent twice. Then the moment of a mute shows, and nothing else.
 func TestFlowConstantRate(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -86,39 +100,62 @@ func TestFlowConstantRate(t *testing.T) {
 		{"by a relay", []string{"ana > budi", "budi >> citra"}},
 		{"as a relay", []string{"ana >> citra", "ana = budi"}},
 	} {
-		first := map[string][]seen{}
-		for i, x := range doings {
-			bubbleOf(t, "ana budi citra", func(w *world, p map[string]*person) {
-				w.steady = true
-				w.far = map[string]time.Duration{"ana": 3 * time.Millisecond, "budi": 4 * time.Millisecond, "citra": 6 * time.Millisecond} // nothing meets by chance
-				p["citra"].allowed, p["citra"].send = false, false                                                                         // a listener
-				if w.plan(); c.tree != nil {
-					w.tree(c.tree...)
-				}
-				all, began := map[string][]seen{}, time.Now()
-				w.onWire(func(from, to *person, bundle []byte) [][]byte {
-					way := from.name + " to " + to.name
-					all[way] = append(all[way], seen{time.Since(began), len(bundle)})
-					return [][]byte{bundle}
-				})
-				time.Sleep(7 * time.Millisecond) // between two ticks
-				x.do(w, p["ana"], watchedFor)
-				time.Sleep(time.Until(began.Add(watchedFor + time.Second + 7*time.Millisecond)))
-				w.onWire(nil)
-				if i == 0 {
-					first = all
-				}
-				for way := range first {
-					if !slices.Equal(first[way], all[way]) {
-						t.Errorf("%s, %s: when ana %s: %s", c.name, way, x.name, difference(first[way], all[way]))
+		for _, loss := range []float64{0, .05, .2} {
+			first := map[string][]seen{}
+			for i, x := range doings {
+				bubbleOf(t, "ana budi citra", func(w *world, p map[string]*person) {
+					w.steady = true
+					w.far = map[string]time.Duration{"ana": 3 * time.Millisecond, "budi": 4 * time.Millisecond, "citra": 6 * time.Millisecond} // nothing meets by chance
+					p["citra"].allowed, p["citra"].send = false, false                                                                         // a listener
+					if w.plan(); c.tree != nil {
+						w.tree(c.tree...)
 					}
-				}
-				if n := len(first["ana to budi"]); n < int(watchedFor/media.Tick) {
-					t.Errorf("%s: %d bundles in %v", c.name, n, watchedFor)
-				}
-			})
+					all, began := map[string][]seen{}, time.Now()
+					w.onWire(func(from, to *person, bundle []byte) [][]byte {
+						way := from.name + " to " + to.name
+						all[way] = append(all[way], seen{time.Since(began), len(bundle)})
+						if lostOnTheWay(way, all[way], loss) {
+							return nil
+						}
+						return [][]byte{bundle}
+					})
+					time.Sleep(7 * time.Millisecond) // between two ticks
+					x.do(w, p["ana"], watchedFor)
+					time.Sleep(time.Until(began.Add(watchedFor + time.Second + 7*time.Millisecond)))
+					w.onWire(nil)
+					if i == 0 {
+						first = all
+					}
+					for way := range first {
+						if loss > 0 && x.mutes > 0 {
+							first, all := without(first[way], x.mutes, muteShows), without(all[way], x.mutes, muteShows)
+							if !slices.Equal(first, all) {
+								t.Errorf("%s, loss %g, %s: before or after the mute: %s", c.name, loss, way, difference(first, all))
+							}
+							continue
+						}
+						if !slices.Equal(first[way], all[way]) {
+							t.Errorf("%s, loss %g, %s: when ana %s: %s", c.name, loss, way, x.name, difference(first[way], all[way]))
+						}
+					}
+					if n := len(first["ana to budi"]); n < int(watchedFor/media.Tick) {
+						t.Errorf("%s: %d bundles in %v", c.name, n, watchedFor)
+					}
+				})
+			}
 		}
 	}
+}
+
+// lostOnTheWay tells whether a network drops the last of what is seen on a way: by when it is sent, so the same in each run.
+func lostOnTheWay(way string, all []seen, loss float64) bool {
+	at, together := all[len(all)-1].at, 0
+	for i := len(all) - 1; i >= 0 && all[i].at == at; i-- {
+		together++
+	}
+	h := fnv.New64a()
+	fmt.Fprint(h, way, at, together)
+	return rand.New(rand.NewPCG(h.Sum64(), 1)).Float64() < loss
 }
 
 // And yet somebody is heard: each frame once and whole, silence between, and nothing of what was said muted.
