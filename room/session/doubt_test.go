@@ -117,6 +117,36 @@ func TestConfirmOrPutOut(t *testing.T) {
 	})
 }
 
+// A daemon that is killed and started again, however often, gives nobody more time: it takes her for a stranger at once, and the
+// others' ten minutes run on.
+func TestAKillGivesNoMoreTime(t *testing.T) {
+	simulate(t, seeds, func(t *testing.T, w *world) {
+		host, _, bo, l := w.forked()
+		began := time.Now()
+		for time.Since(began) < confirmWait-time.Minute {
+			host.halt()
+			w.after(time.Second)
+			host.restart()
+			w.within(time.Minute, "the host to be back", func() bool { return host.view().State == Live })
+			for range 4 {
+				w.after(5 * time.Second)
+				if host.holds(bo) || host.waiting() != nil {
+					t.Fatalf("after a restart the host holds her, %v after the fork", time.Since(began))
+				}
+			}
+			if !l[0].holds(bo) {
+				t.Fatalf("she is out for who was not killed, %v after the fork", time.Since(began))
+			}
+		}
+		w.after(confirmWait + 5*time.Second - time.Since(began))
+		for _, p := range append(l, host) {
+			if p.holds(bo) {
+				t.Errorf("%s holds her after the ten minutes", p.name)
+			}
+		}
+	})
+}
+
 // What a moderator decides beyond her cut gains nobody ten minutes with those who had not seen the person in; where she was
 // in, another moderator can confirm her.
 func TestAfterTheCut(t *testing.T) {
