@@ -227,7 +227,7 @@ func (s *Session) afterLedger(now time.Time) {
 	s.takeEarly(now)
 	s.followEpoch(now)
 	if s.keys.at(s.state.Epoch.ID) < 0 {
-		s.due.ask = time.Time{} // for its secret, soon
+		s.askForKey(now)
 	}
 	s.answerKnocks()
 	s.gate(now)

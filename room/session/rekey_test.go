@@ -35,8 +35,36 @@ func (w *world) count(by *soul, kind string, n, size int) {
 	if w.sent[by] == nil {
 		w.sent[by] = loads{}
 	}
+	if kind == "LedgerReply" {
+		w.answers = append(w.answers, answered{by, time.Now()})
+	}
 	was := w.sent[by][kind]
 	w.sent[by][kind] = load{was.messages + n, was.bytes + n*size}
+}
+
+// answered is when somebody answered a LedgerRequest.
+type answered struct {
+	by *soul
+	at time.Time
+}
+
+// rush is the most requests that one person has answered within a second, and that all have, since the meter began.
+func (w *world) rush() (one, all int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, a := range w.answers {
+		by := map[*soul]int{}
+		sum := 0
+		for _, b := range w.answers[i:] {
+			if b.at.Sub(a.at) >= time.Second {
+				break
+			}
+			by[b.by]++
+			sum++
+			one, all = max(one, by[b.by]), max(all, sum)
+		}
+	}
+	return one, all
 }
 
 // framed is the length of a record on a stream or link: encoded, and its own length before it.
@@ -50,7 +78,7 @@ func (w *world) meter() map[*soul]loads {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	was := w.sent
-	w.sent = map[*soul]loads{}
+	w.sent, w.answers = map[*soul]loads{}, nil
 	return was
 }
 
@@ -238,7 +266,13 @@ func TestRekeyTwoHundred(t *testing.T) {
 		at := time.Now()
 		host.act(room.Ban, out)
 		a.play(long, func() { c.watch(a, n, time.Since(at)) })
+		one, together := w.rush()
 		c.during = w.meter()
+		figure(t, "requests answered by the busiest within a second", float64(one), "")
+		if one > mostAsked {
+			t.Errorf("somebody had to answer %d requests within a second", one)
+		}
+		figure(t, "requests answered by all within a second", float64(together), "")
 
 		if _, has := c.holds[out]; has || a.ears[out].opened[n] > 0 {
 			t.Errorf("the banned one has the new key, and opens %d frames", a.ears[out].opened[n])
@@ -261,6 +295,49 @@ func TestRekeyTwoHundred(t *testing.T) {
 		c.log(t, all)
 		figure(t, "frames lost to the others", float64(lost), "")
 		figure(t, "frames of the new epoch that the banned one opens", float64(a.ears[out].opened[n]), "")
+	})
+}
+
+// mostAsked is how many requests for a new key one person gets in a second, at most, among two hundred: each costs a check of a
+// signed pass and a reply on a stream.
+const mostAsked = 50
+
+// Guests ask for a new key at different times, the further apart the more they are to each who is asked, and all of them
+// twice before it is used; a member asks at once.
+func TestGuestsAskApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := still(t)
+		for range 2 {
+			k := mustKey(t)
+			s.letIn(t, k.ID(), room.Listener)
+			s.touch(k.ID(), time.Now())
+		}
+		s.due.ask = time.Now().Add(time.Hour)
+		if s.askForKey(time.Now()); !s.due.ask.IsZero() {
+			t.Errorf("a member waits until %v", s.due.ask)
+		}
+		s.guest = true
+		for people, span := range map[uint32]time.Duration{1: 30 * time.Millisecond, 20: 300 * time.Millisecond, 100: 1500 * time.Millisecond, 1 << 31: 1500 * time.Millisecond} {
+			s.carry.digest.people = people
+			var first, last time.Duration = time.Hour, 0
+			for range 1000 {
+				s.keyOf = room.EpochID{}
+				s.askForKey(time.Now())
+				d := time.Until(s.due.ask)
+				first, last = min(first, d), max(last, d)
+			}
+			if first < 0 || first > span/10 || last > span || last < span*9/10 {
+				t.Errorf("%d people ask after %v to %v, want 0 to %v", people, first, last, span)
+			}
+			was := s.due.ask
+			time.Sleep(time.Millisecond)
+			if s.askForKey(time.Now()); s.due.ask != was {
+				t.Error("with the next decision she waits anew")
+			}
+		}
+		if askWithin+askGap >= rekeySwitch {
+			t.Errorf("a second try comes after %v, the key is used after %v", askWithin+askGap, rekeySwitch)
+		}
 	})
 }
 

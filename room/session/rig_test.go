@@ -31,22 +31,23 @@ import (
 // world is a whole room in one process: sessions, and between them gossip and streams with seeded delay,
 // loss, duplication and partition. Time is the bubble's.
 type world struct {
-	t     *testing.T
-	wg    sync.WaitGroup
-	mu    sync.Mutex // guards what follows
-	seed  uint64
-	rng   *rand.Rand            // for whoever tells the story
-	roads map[[3]int]*rand.Rand // from one to another: so that no order of goroutines decides anything
-	all   []*soul
-	limit int // people in the ledger; 0: as usual
-	loss  float64
-	dup   float64
-	slow  time.Duration // the longest delay of a message
-	cut   func(a, b *soul) bool
-	block func(a, b *soul) bool // no media link
-	said  []sealed              // all gossip that was ever published
-	order map[[2]int]time.Time  // when the last gossip from one reaches another, which no later one overtakes; nil: any may
-	sent  map[*soul]loads       // by whom; nil: nobody counts
+	t       *testing.T
+	wg      sync.WaitGroup
+	mu      sync.Mutex // guards what follows
+	seed    uint64
+	rng     *rand.Rand            // for whoever tells the story
+	roads   map[[3]int]*rand.Rand // from one to another: so that no order of goroutines decides anything
+	all     []*soul
+	limit   int // people in the ledger; 0: as usual
+	loss    float64
+	dup     float64
+	slow    time.Duration // the longest delay of a message
+	cut     func(a, b *soul) bool
+	block   func(a, b *soul) bool // no media link
+	said    []sealed              // all gossip that was ever published
+	order   map[[2]int]time.Time  // when the last gossip from one reaches another, which no later one overtakes; nil: any may
+	sent    map[*soul]loads       // by whom; nil: nobody counts
+	answers []answered            // since the meter began, in order
 }
 
 // sealed is one gossip message as it went over the wire.

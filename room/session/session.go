@@ -98,6 +98,7 @@ type Session struct {
 	chat       []Line
 	heard      map[uint32]map[peer.ID]time.Time
 	report     Report
+	keyOf      room.EpochID // whose secret I, a guest, have begun to ask for
 	due        deadlines
 	fetching   map[peer.ID]bool
 	asking     bool

@@ -14,9 +14,11 @@ import (
 )
 
 const (
-	askPeriod   = 2 * time.Second // between looks for what is missing
-	keylessWait = 8 * time.Second // an authority that nobody gives the epoch in force draws a new one after this
-	lonely      = 6 * time.Second // without a word from anybody, ask whether I am still in
+	askPeriod   = 2 * time.Second         // between looks for what is missing
+	askApart    = 30 * time.Millisecond   // guests ask one person for a new key so far from each other,
+	askWithin   = 1500 * time.Millisecond // as long as all have asked by then: with a second try that is within rekeySwitch
+	keylessWait = 8 * time.Second         // an authority that nobody gives the epoch in force draws a new one after this
+	lonely      = 6 * time.Second         // without a word from anybody, ask whether I am still in
 )
 
 // serveLedger answers a member with the ops and keys that it misses.
@@ -266,11 +268,14 @@ func (s *Session) compareHeads(p peer.ID, theirs []*wire.Seen) {
 
 // askAround looks for what is missing: an epoch without its secret, ops that others name, company.
 func (s *Session) askAround(now time.Time) {
-	if !s.due.passed(&s.due.ask, now, askPeriod) {
+	keyless, period := s.keys.at(s.state.Epoch.ID) < 0, askPeriod
+	if keyless && s.guest {
+		period = askGap
+	}
+	if !s.due.passed(&s.due.ask, now, period) {
 		return
 	}
 	others := s.others()
-	keyless := s.keys.at(s.state.Epoch.ID) < 0
 	if (keyless || len(s.ledger.Wanted()) > 0) && len(others) > 0 {
 		if has := s.holders(others); keyless && len(has) > 0 {
 			others = has
@@ -282,6 +287,23 @@ func (s *Session) askAround(now time.Time) {
 		s.asking = true
 		s.wg.Go(s.lookForCompany)
 	}
+}
+
+// askForKey sees to it that the secret of an epoch that the ledger names is soon asked for. No handout holds guests, and all of
+// them learn of an epoch at once, so each waits for a while of its own; who speaks does not use it before rekeySwitch.
+func (s *Session) askForKey(now time.Time) {
+	switch {
+	case !s.guest:
+		s.due.ask = time.Time{}
+	case s.keyOf != s.state.Epoch.ID:
+		s.keyOf, s.due.ask = s.state.Epoch.ID, now.Add(s.keyDelay())
+	}
+}
+
+// keyDelay is how long a guest waits, the longer the more people there are to each of those who can be asked.
+func (s *Session) keyDelay() time.Duration {
+	each := max(1, int(min(s.carry.digest.people, maxListeners))/max(1, len(s.others())))
+	return time.Duration(s.dice.Int64N(int64(min(askWithin, time.Duration(each)*askApart))))
 }
 
 // holders are those of the members given who say that they hold the epoch in force.
