@@ -10,6 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/protobuf/proto"
 
+	"balai/identity"
 	"balai/room"
 	"balai/room/wire"
 )
@@ -35,7 +36,7 @@ func NewAuthor(m *Member) *Author {
 	return a
 }
 
-// Look fetches the ledger of a member and remembers its heads and the newest op that appoints this peer.
+// Look fetches the ledger of a member and remembers its heads and the newest op that made this peer an authority.
 func (a *Author) Look(ctx context.Context, at peer.ID) error {
 	rep, err := a.p.Fetch(ctx, at, &wire.LedgerRequest{Room: a.Room[:]})
 	if err != nil {
@@ -48,7 +49,7 @@ func (a *Author) Look(ctx context.Context, at peer.ID) error {
 			return err
 		}
 		id := recordID(wire.DomainOp, s)
-		if op.Kind == uint32(room.Appoint) && len(op.Targets) == 1 && string(op.Targets[0]) == string(a.p.ID()) {
+		if k := room.Kind(op.Kind); (k == room.Appoint || k == room.Transfer) && len(op.Targets) == 1 && string(op.Targets[0]) == string(a.p.ID()) {
 			a.grant = id
 		}
 		if string(s.Key) == string(a.p.Key.Public()) {
@@ -59,7 +60,7 @@ func (a *Author) Look(ctx context.Context, at peer.ID) error {
 		}
 	}
 	if a.grant == nil {
-		return fmt.Errorf("%d ops, and none appoints this peer", len(rep.Ops))
+		return fmt.Errorf("%d ops, and none makes this peer an authority", len(rep.Ops))
 	}
 	return nil
 }
@@ -110,9 +111,15 @@ func (a *Author) answer(s *Stream) {
 		return
 	}
 	a.mu.Lock()
-	a.asked[s.Remote()]++
+	if len(req.Accept) == 0 {
+		a.asked[s.Remote()]++
+	}
 	ops := a.tell[s.Remote()]
 	a.mu.Unlock()
+	if host, err := identity.PublicOf(s.Remote()); err == nil && len(req.Accept) > 0 { // she takes the room when it is handed to her
+		_ = s.Write(&wire.LedgerReply{Accept: wire.Sign(a.p.Key, wire.DomainAccept, &wire.Acceptance{Room: a.Room[:], From: host, Prev: req.Accept})})
+		return
+	}
 	_ = s.Write(&wire.LedgerReply{Genesis: a.Welcome.Genesis, Ops: ops}) // who asked may have gone
 }
 
