@@ -284,7 +284,7 @@ func (n *simNode) ad() *election.Ad {
 	if a := adCache[key]; a != nil {
 		return a
 	}
-	a := election.Ad{Room: n.w.state.Room, Seq: 1, Reach: election.ReachPublic, Cap: 8000, Slots: uint32(n.cap), Issued: simStart}
+	a := election.Ad{Room: n.w.state.Room, Seq: 1, Reach: election.ReachPublic, Cap: uint32(n.cap) * 150, Slots: uint32(n.cap), Issued: simStart} // as a daemon offers
 	parsed, err := election.ParseAd(a.Sign(n.key), n.w.state.Room)
 	if err != nil {
 		n.w.t.Fatal(err)
