@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,13 +28,14 @@ const (
 // leg is a program in the place of a person's browser, in the same namespace as the daemon: it says a numbered word each
 // 20 ms as an Opus packet that nothing on the way may change, and keeps when it heard whose words.
 type leg struct {
-	d    *person
-	room string
-	pc   *webrtc.PeerConnection
-	mic  *webrtc.TrackLocalStaticRTP
-	from *webrtc.RTPSender
-	quit chan struct{}
-	wg   sync.WaitGroup
+	d     *person
+	room  string
+	pc    *webrtc.PeerConnection
+	mic   *webrtc.TrackLocalStaticRTP
+	from  *webrtc.RTPSender
+	quit  chan struct{}
+	wg    sync.WaitGroup
+	pause atomic.Int32 // silent ticks between two words
 
 	mu    sync.Mutex
 	said  int
@@ -152,7 +154,7 @@ func (l *leg) close() {
 	_ = l.pc.GracefulClose()
 }
 
-// talk says a word each tick of the clock.
+// talk says a word each tick of the clock, or after as many silent ticks as pause says.
 func (l *leg) talk() {
 	level := uint8(0)
 	for _, h := range l.from.GetParameters().HeaderExtensions {
@@ -161,17 +163,17 @@ func (l *leg) talk() {
 		}
 	}
 	began := time.Now()
-	for i := 0; ; i++ {
+	for i, said := 0, 0; ; i, said = i+1+int(l.pause.Load()), said+1 {
 		select {
 		case <-l.quit:
 			return
 		case <-time.After(time.Until(began.Add(time.Duration(i) * tick))):
 		}
-		p := &rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: uint16(i), Timestamp: uint32(i) * perTick, Marker: i == 0}, Payload: payload(l.d.name, i)}
+		p := &rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: uint16(said), Timestamp: uint32(i) * perTick, Marker: said == 0}, Payload: payload(l.d.name, said)}
 		_ = p.SetExtension(level, []byte{loud | 0x80}) // without it the level counts as unknown
 		_ = l.mic.WriteRTP(p)                          // a leg that has ended sends nothing
 		l.mu.Lock()
-		l.said = i + 1
+		l.said = said + 1
 		l.mu.Unlock()
 	}
 }

@@ -70,14 +70,21 @@ func newCrowd(t testing.TB, listeners int) *crowd {
 	c.talk(c.people...)
 	c.allHear()
 	if listeners > together {
+		for _, l := range c.legs {
+			l.pause.Store(slow)
+		}
 		c.turn(0)
 	}
 	c.join(listeners)
 	return c
 }
 
-// together is how many listeners two cores carry while all three speak at once; before more of them they speak in turn.
-const together = 120
+// together is how many listeners two cores carry while all three speak at once; before more of them they speak in turn, and
+// as slowly as Opus does while somebody is silent: a frame after slow ticks without one.
+const (
+	together = 120
+	slow     = 4
+)
 
 // turn lets one of the stage speak.
 func (c *crowd) turn(who int) {
@@ -149,7 +156,7 @@ func (c *crowd) shares(d time.Duration, speakers ...int) {
 	before, at, used := c.opened(), time.Now(), cpu()
 	pause(c.t, d)
 	after, took := c.opened(), time.Since(at)
-	want := float64(took / tick)
+	want := float64(took / (tick * time.Duration(1+c.legs[0].pause.Load())))
 	var all []float64
 	for i, p := range c.people {
 		for _, s := range speakers {
