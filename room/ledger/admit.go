@@ -223,7 +223,8 @@ func (f *fold) member(p peer.ID, x *person, in act) (m room.Member, stage *node)
 }
 
 // closeInvites tells which invites let nobody in any more: those revoked, and those by which somebody came who is banned
-// now, as an admission tells or, of a guest, the ban. What a host closes is closed. What a moderator closes is for the invites
+// now, as an admission in the ban's past tells or, of a guest, the ban: one written beside or after it could make a host's
+// ban close what its moderator likes. What a host closes is closed. What a moderator closes is for the invites
 // that she issued, and the ledger does not know which these are: admissions tell it, but they are the word of who wrote
 // them, and there are none of a link by which nobody has come yet, or guests alone. So it keeps who closed what.
 func (f *fold) closeInvites() {
@@ -232,11 +233,11 @@ func (f *fold) closeInvites() {
 			f.shut(r, id, r.op.Branch)
 		}
 	}
-	leaves, issuers := map[peer.ID][]room.InviteID{}, map[room.InviteID]peer.ID{}
+	came, issuers := map[peer.ID][]act{}, map[room.InviteID]peer.ID{}
 	for _, n := range f.l.order {
 		for i := range n.op.Admissions {
 			if a := &n.op.Admissions[i]; n.void == whyNot && len(a.Chain) > 0 {
-				leaves[a.Peer] = append(leaves[a.Peer], a.Chain[len(a.Chain)-1])
+				came[a.Peer] = append(came[a.Peer], act{n: n, adm: a})
 				for _, id := range a.Chain {
 					issuers[id] = a.Issuer
 				}
@@ -245,8 +246,10 @@ func (f *fold) closeInvites() {
 	}
 	for p := range f.state.Banned {
 		for _, n := range f.people[p].bans {
-			for _, id := range leaves[p] {
-				f.shut(n, id, false)
+			for _, c := range came[p] {
+				if before(c.n, n) {
+					f.shut(n, c.adm.Chain[len(c.adm.Chain)-1], false)
+				}
 			}
 			if n.op.Invite != (room.InviteID{}) {
 				f.shut(n, n.op.Invite, false)

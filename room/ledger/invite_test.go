@@ -176,6 +176,33 @@ func TestAModeratorClosesHerOwnOnly(t *testing.T) {
 	is(leaf, host, false, false)
 }
 
+// What a moderator writes after a host's ban, or beside it, does not make that ban close another invite.
+func TestABanClosesWhatItsAuthorKnew(t *testing.T) {
+	r := newRig(t, open1, "mod", "other")
+	r.about("host", room.Appoint, "mod")
+	r.about("host", room.Appoint, "other")
+	r.all()
+	r.issued("other", "troll", "host", 0, twig)
+	r.meet("host", "other")
+	claim := func(id room.InviteID) { // as her own program would not: it refuses who is banned
+		a := room.Admission{Peer: r.peer("troll"), Role: room.Listener, Chain: []room.InviteID{id}, Uses: []uint16{0}, Issuer: r.peer("host")}
+		r.add("mod", r.forge("mod", r.next("mod", room.Op{Kind: room.Admit, Admissions: []room.Admission{a}})))
+	}
+	claim(root)
+	r.about("host", room.Ban, "troll")
+	r.all()
+	claim(leaf)
+	s := r.all()
+	if len(s.Uses) != 3 || !s.Banned[r.peer("troll")] {
+		t.Fatalf("uses %v, banned %v", s.Uses, s.Banned)
+	}
+	for id, want := range map[room.InviteID]bool{twig: true, root: false, leaf: false} {
+		if _, closed := s.IsRevoked(id, r.peer("host")); closed != want {
+			t.Errorf("invite %d: closed %v", id[0], closed)
+		}
+	}
+}
+
 // How often an invite may be used is each admission's own word: a made-up one does not throw out others.
 func TestAFalseLimit(t *testing.T) {
 	r := newRig(t, open1, "mod")
