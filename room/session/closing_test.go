@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"testing"
@@ -8,9 +9,11 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"balai/identity"
 	"balai/room"
 	"balai/room/election"
 	"balai/room/invite"
+	"balai/room/wire"
 )
 
 // A moderator closes invites that she issued, whoever came by them and wherever; the host's stay open and nobody is put out by
@@ -69,4 +72,55 @@ func TestAModeratorCannotCloseTheHostsLink(t *testing.T) {
 			}
 		}
 	})
+}
+
+// passBy is a pass that a moderator signs as she likes.
+func passBy(s *Session, by *identity.Key, p, issuer peer.ID, chain ...room.InviteID) *wire.Signed {
+	now := time.Now()
+	m := &wire.Pass{
+		Room: s.cfg.Room[:], Peer: []byte(p), Role: uint32(room.Listener), EpochId: s.state.Epoch.ID[:],
+		NbfS: now.Unix(), ExpS: now.Add(passLife).Unix(), Issuer: []byte(issuer),
+	}
+	for _, id := range chain {
+		m.Chain = append(m.Chain, slices.Clone(id[:]))
+	}
+	return wire.Sign(by, wire.DomainPass, m)
+}
+
+// A pass by which a moderator claims another's invite for herself, and that is renewed by who leads, does not make the one who
+// leads tell in its digest that she revoked that invite: those who came by it would go.
+func TestAFalseIssuerIsNotToldOn(t *testing.T) {
+	s := still(t)
+	mod, friend, guest := mustKey(t), mustKey(t).ID(), mustKey(t).ID()
+	s.letIn(t, mod.ID(), room.Speaker)
+	s.write(t, room.Op{Kind: room.Appoint, Targets: []peer.ID{mod.ID()}})
+	public, own := room.InviteID{1}, room.InviteID{2}
+	revoke := func(id room.InviteID) {
+		t.Helper()
+		op, err := s.ledger.Draft(mod, room.Op{Kind: room.Revoke, Invite: id, Branch: true}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.addOps([]*wire.Signed{op}, time.Now())
+	}
+	told := func(id room.InviteID) bool {
+		return slices.ContainsFunc(s.revokedBranches(), func(r []byte) bool { return bytes.Equal(r, id[:]) })
+	}
+	renew := func(p peer.ID, pass *wire.Signed) {
+		t.Helper()
+		if rep := s.ledgerReply(p, &wire.LedgerRequest{Room: s.cfg.Room[:], Pass: pass}, time.Now()); rep.Refused != 0 || rep.Pass == nil {
+			t.Fatalf("%v", room.Reason(rep.Refused))
+		}
+	}
+	renew(friend, passBy(s, mod, friend, mod.ID(), public))
+	revoke(public)
+	if told(public) {
+		t.Error("a moderator's word about another's invite is told on")
+	}
+	s.guests[guest] = held{by: trail{[]room.InviteID{own}, mod.ID()}, seen: true, exp: time.Now().Add(passLife)}
+	renew(guest, passBy(s, mod, guest, mod.ID(), own)) // says what was seen
+	revoke(own)
+	if !told(own) {
+		t.Error("what was seen in the invite itself is not told")
+	}
 }

@@ -206,7 +206,7 @@ func (s *Session) revoke(id room.InviteID, branch bool) error {
 }
 
 // issuerOf is who may revoke an invite besides the host, as far as I know: who issued the first of its chain, as I have seen
-// myself, or as the admissions of those who came by it tell.
+// myself, or as the admissions or passes of those who came by it tell.
 func (s *Session) issuerOf(id room.InviteID) peer.ID {
 	if p := s.madeBy(id); p != "" {
 		return p
@@ -218,7 +218,7 @@ func (s *Session) issuerOf(id room.InviteID) peer.ID {
 			}
 		}
 	}
-	return ""
+	return s.passIssuer(id, false)
 }
 
 // madeBy is who issued the first of an invite's chain, where I have it from the invite itself: I made it, or let in by a
@@ -229,8 +229,13 @@ func (s *Session) madeBy(id room.InviteID) peer.ID {
 			return s.issued[i].issuer()
 		}
 	}
+	return s.passIssuer(id, true)
+}
+
+// passIssuer is who issued the first of an invite's chain, as passes tell, or only those that I gave for the invite itself.
+func (s *Session) passIssuer(id room.InviteID, seen bool) peer.ID {
 	for _, g := range s.guests {
-		if slices.Contains(g.by.chain, id) {
+		if (g.seen || !seen) && slices.Contains(g.by.chain, id) {
 			return g.by.issuer
 		}
 	}

@@ -29,6 +29,7 @@ const (
 type held struct {
 	name string
 	by   trail
+	seen bool // in the invite itself; else by the word of who signed an earlier pass
 	exp  time.Time
 }
 
@@ -67,7 +68,8 @@ func (s *Session) passFor(p peer.ID, old *wire.Pass, now time.Time) *wire.Signed
 		return nil
 	}
 	by, _ := trailOf(old) // checked
-	s.guests[p] = held{old.Name, by, now.Add(passLife)}
+	g := s.guests[p]
+	s.guests[p] = held{old.Name, by, g.seen && g.by.issuer == by.issuer && slices.Equal(g.by.chain, by.chain), now.Add(passLife)}
 	return s.makePass(p, room.Listener, old.Name, by, now)
 }
 
@@ -176,7 +178,7 @@ func (s *Session) asGuest(n *newcomer, now time.Time) {
 			}
 		}
 	}
-	s.guests[n.peer] = held{a.Name, trail{a.Chain, a.Issuer}, now.Add(passLife)}
+	s.guests[n.peer] = held{a.Name, trail{a.Chain, a.Issuer}, true, now.Add(passLife)}
 	s.dirty = true
 }
 
