@@ -63,3 +63,19 @@ func TestADigestTellsABan(t *testing.T) {
 		})
 	}
 }
+
+// Many put out by one decision stand in the digest in one order: what is told soon is what changed.
+func TestADigestStandsStill(t *testing.T) {
+	s := still(t)
+	var out []peer.ID
+	for range 12 {
+		out = append(out, mustKey(t).ID())
+	}
+	s.write(t, room.Op{Kind: room.Ban, Targets: out})
+	key := digestKey(s.makeDigest(time.Now()))
+	for range 20 {
+		if digestKey(s.makeDigest(time.Now())) != key {
+			t.Fatal("it changes although nothing has")
+		}
+	}
+}

@@ -85,7 +85,7 @@ func (s *Session) makeDigest(now time.Time) *wire.Digest {
 	for p := range s.state.Removed {
 		removed = append(removed, p)
 	}
-	slices.SortFunc(removed, func(a, b peer.ID) int { return s.removedAt(b).Compare(s.removedAt(a)) })
+	slices.SortFunc(removed, func(a, b peer.ID) int { return cmp.Or(s.removedAt(b).Compare(s.removedAt(a)), compareID(a, b)) })
 	for i, p := range removed[:min(len(removed), digestRemoved)] {
 		id := shortOf(p)
 		d.Removed = append(d.Removed, id[:])
