@@ -5,8 +5,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"balai/room"
 	"balai/room/election"
+	"balai/room/overlay"
 )
 
 // carriers are what p was told about how the room is carried, from one event on, each change once.
@@ -93,4 +96,25 @@ func TestWhoHearsByARelayDoesNotConnect(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A stranger who opens and closes links does not hide that there is no way to the others; a way of ours does, and for a moment its end.
+func TestAStrangersLinkIsNoWay(t *testing.T) {
+	s := still(t)
+	ana := mustKey(t).ID()
+	s.letIn(t, ana, room.Listener)
+	s.touch(ana, time.Now())
+	s.settle(time.Now())
+	for _, c := range []struct {
+		who, want string
+		p         peer.ID
+	}{{"a stranger", "connecting", mustKey(t).ID()}, {"a member", "direct", ana}} {
+		for _, e := range []overlay.Event{overlay.Linked{Peer: c.p}, overlay.Unlinked{Peer: c.p}} {
+			s.linkEvent(e, nil, time.Now())
+			v := &View{Carrier: "direct"}
+			if s.viewCarry(v); v.Carrier != c.want {
+				t.Errorf("%s, after %T: %s", c.who, e, v.Carrier)
+			}
+		}
+	}
 }

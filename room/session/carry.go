@@ -25,7 +25,7 @@ type carry struct {
 	looked  time.Time // when the situation was last told
 	said    overlay.Situation
 	linked  map[peer.ID]time.Time // open media links, since
-	lost    time.Time             // when the last of them ended, for lostShown
+	lost    time.Time             // when the last of them with a place in the room ended, for lostShown
 	trails  map[peer.ID]trail     // of linked guests: by which invites they came
 	cut     time.Time             // when those of branches revoked before have had time to hear of it
 	ads     map[peer.ID]*election.Ad
@@ -124,7 +124,7 @@ func (s *Session) linkEvent(e overlay.Event, sources []*wire.Signed, now time.Ti
 		s.meetLink(e.Peer, sources, now)
 		s.dirty = true
 	case overlay.Unlinked:
-		if _, was := s.carry.linked[e.Peer]; was {
+		if _, was := s.carry.linked[e.Peer]; was && s.hasPlace(e.Peer) {
 			s.carry.lost = now
 		}
 		delete(s.carry.linked, e.Peer)

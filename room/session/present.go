@@ -108,8 +108,15 @@ func (s *Session) viewCarry(v *View) {
 func (s *Session) reached() bool {
 	return !s.carry.lost.IsZero() || slices.ContainsFunc(s.carry.overlay.Plan().Links, func(p peer.ID) bool {
 		_, open := s.carry.linked[p]
-		return open
+		return open && s.hasPlace(p)
 	})
+}
+
+// hasPlace tells whether p is a member, a relay, or hears by me or I by it.
+func (s *Session) hasPlace(p peer.ID) bool {
+	pl, lease := s.carry.overlay.Plan(), s.carry.force.Lease()
+	return s.state.Role(p) != room.NoRole || lease != nil && lease.Holds(p) || slices.Contains(pl.Parents, p) ||
+		slices.ContainsFunc(pl.Feeds, func(f overlay.Feed) bool { return f.Peer == p })
 }
 
 func (s *Session) relayView(ad *election.Ad, use string) RelayView {
