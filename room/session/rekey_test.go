@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/protobuf/proto"
 
 	"balai/room"
@@ -403,4 +404,25 @@ func TestAnEarlyHandout(t *testing.T) {
 			}
 		})
 	})
+}
+
+// Who lacks a key and has asked one that does not answer asks another next.
+func TestAnotherIsAskedForTheKey(t *testing.T) {
+	s := still(t)
+	ana, bo := mustKey(t).ID(), mustKey(t).ID()
+	for _, p := range []peer.ID{ana, bo} {
+		s.letIn(t, p, room.Listener)
+		s.touch(p, time.Now())
+	}
+	s.keys.drop(s.state.Epoch.ID)
+	s.guest = true
+	for range 20 {
+		clear(s.asked)
+		s.fetching = map[peer.ID]bool{ana: true}
+		s.due.ask = time.Time{}
+		s.askAround(time.Now())
+		if !s.fetching[bo] {
+			t.Fatal("nobody was asked")
+		}
+	}
 }

@@ -280,6 +280,9 @@ func (s *Session) askAround(now time.Time) {
 		if has := s.holders(others); keyless && len(has) > 0 {
 			others = has
 		}
+		if free := slices.DeleteFunc(slices.Clone(others), func(p peer.ID) bool { return s.fetching[p] }); len(free) > 0 {
+			others = free // who has not answered yet is not asked again
+		}
 		s.fetchFrom(others[s.dice.IntN(len(others))])
 		return
 	}
