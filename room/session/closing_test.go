@@ -123,4 +123,12 @@ func TestAFalseIssuerIsNotToldOn(t *testing.T) {
 	if !told(own) {
 		t.Error("what was seen in the invite itself is not told")
 	}
+	s.write(t, room.Op{Kind: room.Revoke, Invite: public, Branch: true})
+	for i := range 100 { // hers again and again, and what is nobody's
+		revoke(own)
+		revoke(room.InviteID{9, byte(i)})
+	}
+	if got := s.revokedBranches(); !told(public) || !told(own) || len(got) != 2 {
+		t.Errorf("after many of hers it tells of %x", got)
+	}
 }

@@ -112,14 +112,17 @@ func (s *Session) makeDigest(now time.Time) *wire.Digest {
 // revokedBranches are the invites revoked last with their branches, newest first: by a host, or by the moderator of whom I
 // have seen myself that she issued it. Who reads a digest cannot know whose an invite is.
 func (s *Session) revokedBranches() (out [][]byte) {
-	all := s.ledger.All()
-	for i, looked := len(all)-1, 0; i >= 0 && len(out) < digestRevoked && looked < 8*digestRevoked; i-- {
+	all, asked := s.ledger.All(), map[room.InviteID]bool{}
+	for i := len(all) - 1; i >= 0 && len(out) < digestRevoked; i-- {
 		o := all[i].Op
-		if o.Kind != room.Revoke || !o.Branch {
+		if o.Kind != room.Revoke || !o.Branch || asked[o.Invite] {
 			continue
 		}
-		looked++
-		if branch, _ := s.state.IsRevoked(o.Invite, s.madeBy(o.Invite)); branch {
+		branch := s.state.Revoked[o.Invite]
+		if !branch && len(asked) < 8*digestRevoked { // moderators may write many of which I know nothing
+			branch, _ = s.state.IsRevoked(o.Invite, s.madeBy(o.Invite))
+		}
+		if asked[o.Invite] = true; branch {
 			out = append(out, slices.Clone(o.Invite[:]))
 		}
 	}
