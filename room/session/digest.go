@@ -386,12 +386,12 @@ func (s *Session) fetchAsGuest(now time.Time) {
 	}
 	var from []peer.ID
 	for p := range s.carry.linked { // a parent that is a member: no further connection
-		if s.state.Role(p) != room.NoRole {
+		if s.state.Role(p) != room.NoRole && !s.fetching[p] {
 			from = append(from, p)
 		}
 	}
 	if len(from) == 0 {
-		from = s.others()
+		from = s.idle(s.others())
 	}
 	if len(from) == 0 {
 		return

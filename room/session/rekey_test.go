@@ -425,4 +425,10 @@ func TestAnotherIsAskedForTheKey(t *testing.T) {
 			t.Fatal("nobody was asked")
 		}
 	}
+	s.carry.linked[ana] = time.Now() // whom I hear by, too
+	s.fetching, s.carry.digest.fetch = map[peer.ID]bool{ana: true}, time.Now()
+	clear(s.asked)
+	if s.fetchAsGuest(time.Now()); !s.fetching[bo] {
+		t.Error("for decisions nobody but the parent was asked")
+	}
 }

@@ -277,19 +277,23 @@ func (s *Session) askAround(now time.Time) {
 	}
 	others := s.others()
 	if (keyless || len(s.ledger.Wanted()) > 0) && len(others) > 0 {
-		if has := s.holders(others); keyless && len(has) > 0 {
+		if has := s.idle(s.holders(others)); keyless && len(has) > 0 {
 			others = has
 		}
-		if free := slices.DeleteFunc(slices.Clone(others), func(p peer.ID) bool { return s.fetching[p] }); len(free) > 0 {
-			others = free // who has not answered yet is not asked again
+		if others = s.idle(others); len(others) > 0 {
+			s.fetchFrom(others[s.dice.IntN(len(others))])
 		}
-		s.fetchFrom(others[s.dice.IntN(len(others))])
 		return
 	}
 	if len(others) == 0 && len(s.state.Members) > 1 && !s.asking {
 		s.asking = true
 		s.wg.Go(s.lookForCompany)
 	}
+}
+
+// idle are those of the peers given whom I do not ask just now: one may never answer.
+func (s *Session) idle(among []peer.ID) []peer.ID {
+	return slices.DeleteFunc(slices.Clone(among), func(p peer.ID) bool { return s.fetching[p] })
 }
 
 // askForKey sees to it that the secret of an epoch that the ledger names is soon asked for. No handout holds guests, and all of
