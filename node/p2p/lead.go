@@ -21,10 +21,12 @@ import (
 // leadGrace is how long a TCP dial waits for a QUIC dial to the same peer to begin.
 const leadGrace = 20 * time.Millisecond
 
-// lead keeps quicLead although the machine stood still: rankDials gives TCP a later moment, but where a process gets no
+// lead keeps a head start of QUIC although the machine stood still: rankDials gives TCP a later moment, but where a process gets no
 // processor until that has passed, as many do while they start, both dials begin at once and TCP wins. So a TCP dial
 // waits until the QUIC dial to the same peer has ended or has had its time.
 type lead struct {
+	by time.Duration
+
 	mu    sync.Mutex
 	dials map[peer.ID]*leading
 }
@@ -81,7 +83,7 @@ func (l *lead) wait(ctx context.Context, p peer.ID) {
 	if d == nil {
 		return
 	}
-	t := time.NewTimer(quicLead - time.Since(d.began))
+	t := time.NewTimer(l.by - time.Since(d.began))
 	defer t.Stop()
 	select {
 	case <-d.ended:

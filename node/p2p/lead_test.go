@@ -33,7 +33,7 @@ func TestLead(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var l lead
+				l := lead{by: quicLead}
 				ctx := t.Context()
 				if c.punch {
 					ctx = network.WithSimultaneousConnect(ctx, true, "test")
@@ -67,7 +67,7 @@ func TestLead(t *testing.T) {
 func TestLeadOverTheWire(t *testing.T) {
 	b := testHost(t)
 	for range 20 {
-		var dials lead
+		dials := lead{by: 10 * time.Second} // a busy machine
 		a, err := libp2p.New(libp2p.NoListenAddrs, libp2p.DisableMetrics(), libp2p.DisableRelay(), libp2p.Transport(dials.quic), libp2p.Transport(dials.tcp),
 			libp2p.SwarmOpts(swarm.WithDialRanker(func(addrs []ma.Multiaddr) (all []network.AddrDelay) {
 				for _, addr := range addrs {

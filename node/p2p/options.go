@@ -62,7 +62,7 @@ func (h *Host) options() ([]libp2p.Option, error) {
 	if err != nil {
 		return nil, err
 	}
-	var dials lead
+	dials := lead{by: quicLead}
 	opts := []libp2p.Option{
 		libp2p.Identity(h.cfg.Key),
 		libp2p.UserAgent("balai"),
