@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -18,9 +19,9 @@ type lane struct {
 	s    *Session
 	peer peer.ID
 	back *lane
-	gone bool
-	tick uint64    // as the other side said last
-	last time.Time // its last heartbeat
+	gone atomic.Bool
+	tick atomic.Uint64 // as the other side said last
+	last time.Time     // its last heartbeat
 }
 
 // offer is what a soul gives as a relay.
@@ -71,8 +72,7 @@ func (p *soul) reconcile(s *Session) {
 func (l *lane) end() {
 	for _, x := range []*lane{l, l.back} {
 		x.at.mu.Lock()
-		was := x.gone
-		x.gone = true
+		was := x.gone.Swap(true)
 		if x.at.lanes[x.peer] == x {
 			delete(x.at.lanes, x.peer)
 		}
@@ -140,7 +140,7 @@ func (q *ports) Tell(id peer.ID, r *wire.LinkRecord) {
 		q.w.count(l.at, "DigestRecord", 1, framed(r))
 	}
 	time.AfterFunc(q.w.delay(byLink, l.at, l.back.at), func() {
-		if !q.w.apart(l.at, l.back.at) && !l.back.gone {
+		if !q.w.apart(l.at, l.back.at) && !l.back.gone.Load() {
 			l.back.s.Link(overlay.Got{Peer: l.back.peer, Record: r})
 		}
 	})
@@ -153,8 +153,8 @@ func (q *ports) Ping(id peer.ID) {
 		return
 	}
 	time.AfterFunc(2*p.w.delay(byLink, l.at, l.back.at), func() {
-		if !p.w.apart(l.at, l.back.at) && !l.gone && l.back.at.session() == l.back.s {
-			l.s.Link(overlay.Pulse{Peer: id, Last: time.Now(), Tick: l.tick})
+		if !p.w.apart(l.at, l.back.at) && !l.gone.Load() && l.back.at.session() == l.back.s {
+			l.s.Link(overlay.Pulse{Peer: id, Last: time.Now(), Tick: l.tick.Load()})
 		}
 	})
 }
@@ -184,7 +184,7 @@ func (p *soul) beat(ctx context.Context, s *Session) {
 			tick = 0
 			for _, l := range lanes {
 				if slices.Contains(place.Parents, l.peer) {
-					tick = max(tick, l.tick)
+					tick = max(tick, l.tick.Load())
 				}
 			}
 		}
@@ -194,8 +194,8 @@ func (p *soul) beat(ctx context.Context, s *Session) {
 		}
 		for _, l := range lanes {
 			time.AfterFunc(p.w.delay(byLink, l.at, l.back.at), func() {
-				if b := l.back; !p.w.apart(l.at, b.at) && !b.gone {
-					b.tick = tick
+				if b := l.back; !p.w.apart(l.at, b.at) && !b.gone.Load() {
+					b.tick.Store(tick)
 					b.s.Link(overlay.Pulse{Peer: b.peer, Last: time.Now(), Tick: tick, Level: place.Level, Path: path})
 				}
 			})
