@@ -190,8 +190,14 @@ func TestNewcomer(t *testing.T) {
 	pause(t, 5*time.Second)
 	h.ana.act(h.id, noise.ID().String(), "kick")
 	rekeyed := h.ana.until(h.id, "the next epoch", func(v session.View) bool { return v.Epoch.N == 2 })
-	h.ana.until(h.id, "its key has moved on", func(v session.View) bool {
-		return v.Epoch.Step > rekeyed.Epoch.Step && time.Since(began) > 23*time.Second
+	h.ana.until(h.id, "its key has moved on, and the past is long", func(v session.View) bool {
+		old := 0
+		for _, e := range first.tapped(h.ana, media.Frame, began) {
+			if time.Since(e.at) > slack {
+				old++
+			}
+		}
+		return v.Epoch.Step > rekeyed.Epoch.Step && old > 500
 	})
 	late := newLiar(t, h.ana.link(h.id, "listener"), h.ana)
 	keys := append(allKeys(late, h.ana, first.m.Epoch.ID), allKeys(late, h.budi, first.m.Epoch.ID)...)
