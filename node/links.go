@@ -32,6 +32,8 @@ type linkKeeper struct {
 	poke chan struct{}
 	wg   sync.WaitGroup
 
+	telling sync.Mutex // held while the session is told of links, so that the last word is of what is
+
 	mu      sync.Mutex // guards what follows
 	peers   map[peer.ID]*wanted
 	members map[peer.ID]bool
@@ -200,10 +202,32 @@ func (k *linkKeeper) failed(p peer.ID, w *wanted) {
 	k.mu.Lock()
 	w.dialing = false
 	w.next, w.pause = time.Now().Add(w.pause), min(2*w.pause, linkMaxPause)
+	k.mu.Unlock()
+	k.unlinked(p)
+}
+
+// unlinked tells the session that there is no link with p, unless there is one by now: of a link that ends and one that opens
+// at the same time the second is what counts, whoever comes to speak first.
+func (k *linkKeeper) unlinked(p peer.ID) {
+	k.telling.Lock()
+	defer k.telling.Unlock()
+	k.mu.Lock()
 	linked := k.peers[p] != nil && k.peers[p].link != nil
 	k.mu.Unlock()
 	if !linked {
 		k.j.s.Link(overlay.Unlinked{Peer: p})
+	}
+}
+
+// linked tells the session of l, unless it is not the link with its peer any more.
+func (k *linkKeeper) linked(w *wanted, l *p2p.Link) {
+	k.telling.Lock()
+	defer k.telling.Unlock()
+	k.mu.Lock()
+	holds := w.link == l
+	k.mu.Unlock()
+	if holds {
+		k.j.s.Link(overlay.Linked{Peer: l.Remote()}, l.Sources()...)
 	}
 }
 
@@ -269,7 +293,7 @@ func (k *linkKeeper) add(l *p2p.Link, opener peer.ID) {
 	case l.Ended(): // perhaps before it was entered, and then nobody says so again
 		k.gone(l)
 	default:
-		k.j.s.Link(overlay.Linked{Peer: l.Remote()}, l.Sources()...)
+		k.linked(w, l)
 	}
 	if old != nil {
 		k.drop(old)
@@ -299,7 +323,7 @@ func (k *linkKeeper) gone(l *p2p.Link) {
 	k.mu.Unlock()
 	k.j.flow.RemoveLink(l)
 	if lost || w == nil {
-		k.j.s.Link(overlay.Unlinked{Peer: l.Remote()})
+		k.unlinked(l.Remote())
 	}
 }
 

@@ -25,6 +25,8 @@ type relayLinks struct {
 	met    func(peer.ID, []*wire.Signed) bool // sources told with a new link
 	wg     sync.WaitGroup
 
+	telling sync.Mutex // held while event is called, so that the last word is of what is
+
 	mu     sync.Mutex // guards what follows
 	links  map[peer.ID]*relayLink
 	dials  map[peer.ID]*relayDial
@@ -82,9 +84,28 @@ func (k *relayLinks) add(h *relayLink, l *p2p.Link) bool {
 		return true
 	}
 	k.met(p, l.Sources())
-	k.event(overlay.Linked{Peer: p})
+	k.tellLinked(p, func(now *relayLink) bool { return now == h })
 	return true
 }
+
+// tellLinked tells of the link with p if what is there now is what the caller means: of a link that ends and one that opens at
+// the same time the second counts, whoever comes to speak first.
+func (k *relayLinks) tellLinked(p peer.ID, meant func(now *relayLink) bool) {
+	k.telling.Lock()
+	defer k.telling.Unlock()
+	k.mu.Lock()
+	now := k.links[p]
+	k.mu.Unlock()
+	switch {
+	case !meant(now):
+	case now == nil:
+		k.event(overlay.Unlinked{Peer: p})
+	default:
+		k.event(overlay.Linked{Peer: p})
+	}
+}
+
+func none(now *relayLink) bool { return now == nil }
 
 // gone forgets a link that has ended.
 func (k *relayLinks) gone(h *relayLink, l *p2p.Link) {
@@ -98,7 +119,7 @@ func (k *relayLinks) gone(h *relayLink, l *p2p.Link) {
 	k.mu.Unlock()
 	k.flow.RemoveLink(l)
 	if mine {
-		k.event(overlay.Unlinked{Peer: p})
+		k.tellLinked(p, none)
 	}
 }
 
@@ -165,14 +186,11 @@ func (k *relayLinks) call(ctx context.Context, p peer.ID, d *relayDial) {
 	} else {
 		d.next, d.pause = time.Now().Add(d.pause), min(2*d.pause, linkMaxPause)
 	}
-	none := k.links[p] == nil
 	k.mu.Unlock()
 	if err == nil && !added {
 		l.Close()
 	}
-	if none {
-		k.event(overlay.Unlinked{Peer: p})
-	}
+	k.tellLinked(p, none)
 }
 
 // tell sends a record to p, if there is a link.
