@@ -166,6 +166,7 @@ func TestFlowConstantRateIsHeard(t *testing.T) {
 			if w.plan(); tree != nil {
 				w.tree(tree...)
 			}
+			time.Sleep(7 * time.Millisecond) // between two ticks
 			ana := p["ana"]
 			for range 100 {
 				ana.utter(80, 25)
