@@ -40,6 +40,7 @@ func (f *flow) down(l *linkState, b []byte, now time.Time) {
 		}
 	}
 	f.settle(now)
+	f.beatBack(l, now)
 	if len(l.waiting) > 0 && l.since.IsZero() && !f.steady.running {
 		f.send(l, nil, nil, 0, now)
 	}

@@ -332,6 +332,53 @@ func TestRelayHeartbeatsCostNoDatagram(t *testing.T) {
 	})
 }
 
+// A child that has nothing to say but that it lives says so when its relay has just spoken to it, so that a relay of many
+// is woken once for all; when nothing comes it says so by the clock.
+func TestRelayChildBeatsWithItsParent(t *testing.T) {
+	bubbleOf(t, "ana rita lena", func(w *world, p map[string]*person) {
+		w.tree("ana > rita", "rita >> lena")
+		time.Sleep(time.Second)
+		var down, up time.Time // the last bundle of either side
+		var longest time.Duration
+		beats, deaf := 0, false
+		w.onWire(func(from, to *person, b []byte) [][]byte {
+			switch now := time.Now(); {
+			case from == p["rita"] && to == p["lena"]:
+				if down = now; deaf {
+					return nil
+				}
+			case from == p["lena"] && to == p["rita"]:
+				if after := now.Sub(down); !deaf && after > 50*time.Millisecond {
+					t.Errorf("a bundle %v after one of the relay", after)
+				}
+				if !up.IsZero() {
+					longest = max(longest, now.Sub(up))
+				}
+				up = now
+				beats++
+			}
+			return [][]byte{b}
+		})
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if beats < 20 || beats > 28 || longest > 650*time.Millisecond {
+			t.Errorf("silence: %d bundles, at the most %v apart", beats, longest)
+		}
+		beats = 0
+		w.talk(10*time.Second, p["ana"])
+		synctest.Wait()
+		if beats < 20 || beats > 28 || longest > 650*time.Millisecond {
+			t.Errorf("speech: %d bundles, at the most %v apart", beats, longest)
+		}
+		beats, deaf = 0, true
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if beats < 12 || beats > 30 || longest > 750*time.Millisecond {
+			t.Errorf("nothing comes: %d bundles, at the most %v apart", beats, longest)
+		}
+	})
+}
+
 // While muted nothing of a relay's own microphone leaves: not from the bundle that waits for others, not again on
 // request.
 func TestRelayMuted(t *testing.T) {

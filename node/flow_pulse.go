@@ -21,31 +21,15 @@ const (
 	maxNewest   = 8                      // sources in a heartbeat
 )
 
+// newestLists is what the heartbeats of one moment tell: to feeds, and to the others.
+type newestLists [2][]uint64
+
 // beat queues the heartbeats and pings that are due, and tells the session how the links are.
 func (f *flow) beat(now time.Time) {
-	var lists [2][]uint64 // for feeds, and for the others
+	var lists newestLists
 	for _, l := range f.out {
-		l.measure(now)
-		if now.Sub(l.beat) < l.beatIn() {
-			continue
-		}
-		l.beat = now
-		which := 0
-		if l.feed == nil {
-			which = 1
-		}
-		if lists[which] == nil {
-			lists[which] = f.newest(which == 1, now)
-		}
-		company := len(l.waiting) == 0 && now.Sub(f.relay.sentAt) < talkHold && l.feed != nil && l.feed.Mode != overlay.Warm
-		l.tell(&wire.LinkRecord{Record: &wire.LinkRecord_Heartbeat{Heartbeat: &wire.LinkHeartbeat{
-			Tick: f.clock(l, now), Path: f.path, Loss: l.loss, Level: f.plan.Plan.Level, Newest: lists[which],
-		}}})
-		if now.Sub(l.pinged) >= l.pingIn() {
-			l.ping(now)
-		}
-		if company {
-			l.since = now
+		if l.measure(now); now.Sub(l.beat) >= l.beatIn() {
+			f.beatTo(l, &lists, now)
 		}
 	}
 	for _, l := range f.latest {
@@ -55,11 +39,43 @@ func (f *flow) beat(now time.Time) {
 	}
 }
 
-// beatIn: a parent that only hears from a child that it lives needs that less often: with many children heartbeats are what
-// a relay mostly receives.
+// beatBack queues a child's heartbeat to a parent of which a bundle has just come: those of all children come together then,
+// and a relay that is woken once for many is woken less.
+func (f *flow) beatBack(l *linkState, now time.Time) {
+	if l.hears() && now.Sub(l.beat) >= childBeatIn-media.Tick && !f.steady.running {
+		f.beatTo(l, &newestLists{}, now)
+	}
+}
+
+func (f *flow) beatTo(l *linkState, lists *newestLists, now time.Time) {
+	l.beat = now
+	which := 0
+	if l.feed == nil {
+		which = 1
+	}
+	if lists[which] == nil {
+		lists[which] = f.newest(which == 1, now)
+	}
+	company := len(l.waiting) == 0 && now.Sub(f.relay.sentAt) < talkHold && l.feed != nil && l.feed.Mode != overlay.Warm
+	l.tell(&wire.LinkRecord{Record: &wire.LinkRecord_Heartbeat{Heartbeat: &wire.LinkHeartbeat{
+		Tick: f.clock(l, now), Path: f.path, Loss: l.loss, Level: f.plan.Plan.Level, Newest: lists[which],
+	}}})
+	if now.Sub(l.pinged) >= l.pingIn() {
+		l.ping(now)
+	}
+	if company {
+		l.since = now
+	}
+}
+
+// hears: nothing but heartbeats goes to a parent that only hears from a child that it lives.
+func (l *linkState) hears() bool { return l.parent && !l.up && l.feed == nil }
+
+// beatIn: with many children heartbeats are what a relay mostly receives, so a child's are fewer. The clock has only those
+// to send that no bundle called for.
 func (l *linkState) beatIn() time.Duration {
-	if l.parent && !l.up && l.feed == nil {
-		return childBeatIn
+	if l.hears() {
+		return childBeatIn + heartbeatIn
 	}
 	return heartbeatIn
 }

@@ -21,7 +21,8 @@ import (
 )
 
 const (
-	heartbeatPeriod = 200 * time.Millisecond // as a daemon's
+	heartbeatPeriod = 200 * time.Millisecond // a speaker's, as a daemon's
+	childPeriod     = 380 * time.Millisecond // a child's, which beats when something comes, as a daemon does
 	joinersAtOnce   = 4
 )
 
@@ -95,8 +96,13 @@ func (c *crowd) gather(n int) (a result, err error) {
 		if err != nil {
 			return a, err
 		}
-		c.kids = append(c.kids, &listener{host: h, got: &c.got, windows: map[uint32]*media.Window{}, stop: make(chan struct{})})
+		h.OnLink(func(*p2p.Link) *p2p.LinkConfig { // of a speaker without a relay
+			e := newEar(&c.got)
+			return &p2p.LinkConfig{Receive: func(l *p2p.Link, b []byte) { e.receive(l, b) }}
+		})
+		c.kids = append(c.kids, &listener{host: h, ear: newEar(&c.got)})
 		a.Peers = append(a.Peers, []byte(h.ID()))
+		a.Addrs = append(a.Addrs, addrsOf(h))
 	}
 	return a, nil
 }
@@ -174,16 +180,25 @@ func infoOf(addrs []string) (info peer.AddrInfo, err error) {
 	return infos[0], nil
 }
 
+func addrsOf(h *p2p.Host) (all []string) {
+	for _, a := range h.Addrs() {
+		all = append(all, a.String())
+	}
+	return all
+}
+
 // listener is one child of a relay.
 type listener struct {
 	host *p2p.Host
-	got  *arrivals
 	pass wire.Signed
-	link atomic.Pointer[p2p.Link]
-	stop chan struct{}
-	wg   sync.WaitGroup
+	ear  *ear
+}
 
-	// Owned by the goroutine that reads the connection.
+// ear is what comes by one link. It is owned by the goroutine that reads the connection.
+type ear struct {
+	got     *arrivals
+	joined  atomic.Bool // as a child
+	beaten  time.Time
 	entry   media.Entry
 	windows map[uint32]*media.Window
 
@@ -191,18 +206,21 @@ type listener struct {
 	first chan time.Time
 }
 
+func newEar(got *arrivals) *ear {
+	return &ear{got: got, windows: map[uint32]*media.Window{}, first: make(chan time.Time, 1)}
+}
+
 // join opens a link, asks to be a child and waits for the first frame.
 func (k *listener) join(relay peer.AddrInfo, id [32]byte) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	k.first = make(chan time.Time, 1)
 	refused := make(chan error, 1)
 	k.host.AllowPrivate(relay.ID)
 	if err := k.host.Connect(ctx, relay, true); err != nil {
 		return 0, err
 	}
 	l, err := k.host.OpenLink(ctx, relay.ID, id, p2p.LinkConfig{
-		Receive: func(_ *p2p.Link, b []byte) { k.receive(b) },
+		Receive: func(l *p2p.Link, b []byte) { k.ear.receive(l, b) },
 		Record:  func(_ *p2p.Link, r *wire.LinkRecord) { refusal(r, refused) },
 	})
 	if err != nil {
@@ -210,10 +228,9 @@ func (k *listener) join(relay peer.AddrInfo, id [32]byte) (time.Duration, error)
 	}
 	opened := time.Now()
 	l.Tell(joinRecord(id, overlay.Single, &k.pass))
-	k.link.Store(l)
-	k.wg.Go(func() { keepAlive(l, k.stop) })
+	k.ear.joined.Store(true)
 	select {
-	case at := <-k.first:
+	case at := <-k.ear.first:
 		return at.Sub(opened), nil
 	case err := <-refused:
 		return 0, err
@@ -222,32 +239,33 @@ func (k *listener) join(relay peer.AddrInfo, id [32]byte) (time.Duration, error)
 	}
 }
 
-func (k *listener) leave() {
-	close(k.stop)
-	_ = k.host.Close()
-	k.wg.Wait()
-}
+func (k *listener) leave() { _ = k.host.Close() }
 
-// receive counts the first copy of each frame, and answers pings as a daemon does.
-func (k *listener) receive(b []byte) {
+// receive counts the first copy of each frame. A child answers pings and sends heartbeats as a daemon does.
+func (r *ear) receive(l *p2p.Link, b []byte) {
 	u, err := media.Parse(b)
 	if err != nil {
 		return
 	}
-	for u.Next(&k.entry) {
-		switch e := &k.entry; e.Kind {
+	child := r.joined.Load()
+	if now := time.Now(); child && now.Sub(r.beaten) >= childPeriod {
+		r.beaten = now
+		sendHeartbeat(l, now)
+	}
+	for u.Next(&r.entry) {
+		switch e := &r.entry; e.Kind {
 		case media.Frame:
-			w := k.windows[e.Source]
+			w := r.windows[e.Source]
 			if w == nil {
 				w = &media.Window{}
-				k.windows[e.Source] = w
+				r.windows[e.Source] = w
 			}
 			if w.Take(e.Ctr) {
-				k.got.take(e.Body)
-				k.once.Do(func() { k.first <- time.Now() })
+				r.got.take(e.Body)
+				r.once.Do(func() { r.first <- time.Now() })
 			}
 		case media.Record:
-			if l := k.link.Load(); l != nil {
+			if child {
 				pong(l, e.Body)
 			}
 		}
@@ -278,9 +296,13 @@ func keepAlive(l *p2p.Link, stop chan struct{}) {
 		case <-stop:
 			return
 		case now := <-clock.C:
-			sendRecord(l, &wire.LinkRecord{Record: &wire.LinkRecord_Heartbeat{Heartbeat: &wire.LinkHeartbeat{Tick: uint64(now.UnixMilli() / 20)}}})
+			sendHeartbeat(l, now)
 		}
 	}
+}
+
+func sendHeartbeat(l *p2p.Link, now time.Time) {
+	sendRecord(l, &wire.LinkRecord{Record: &wire.LinkRecord_Heartbeat{Heartbeat: &wire.LinkHeartbeat{Tick: uint64(now.UnixMilli() / media.Tick.Milliseconds())}}})
 }
 
 func pong(l *p2p.Link, body []byte) {

@@ -18,7 +18,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"balai/identity"
@@ -148,33 +147,31 @@ func (f *fan) hear(v any) error {
 func (f *fan) openLinks(ctx context.Context, peers [][]string) error {
 	before := inUse()
 	for _, addrs := range peers {
-		var all []ma.Multiaddr
-		for _, a := range addrs {
-			m, err := ma.NewMultiaddr(a)
-			if err != nil {
-				return err
-			}
-			all = append(all, m)
-		}
-		infos, err := peer.AddrInfosFromP2pAddrs(all...)
+		l, err := linkTo(ctx, f.host, addrs)
 		if err != nil {
 			return err
-		}
-		f.host.AllowPrivate(infos[0].ID)
-		if err := f.host.Connect(ctx, infos[0], true); err != nil {
-			return err
-		}
-		l, err := f.host.OpenLink(ctx, infos[0].ID, [32]byte{1}, p2p.LinkConfig{Receive: func(*p2p.Link, []byte) {}})
-		if err != nil {
-			return err
-		}
-		if l.Carrier() != p2p.Datagram {
-			return errors.New("a link without datagrams")
 		}
 		f.links = append(f.links, l)
 	}
 	f.memory = (inUse() - before) / float64(len(f.links))
 	return nil
+}
+
+// linkTo opens a link for speech.
+func linkTo(ctx context.Context, h *p2p.Host, addrs []string) (*p2p.Link, error) {
+	info, err := infoOf(addrs)
+	if err != nil {
+		return nil, err
+	}
+	h.AllowPrivate(info.ID)
+	if err := h.Connect(ctx, info, true); err != nil {
+		return nil, err
+	}
+	l, err := h.OpenLink(ctx, info.ID, [32]byte{1}, p2p.LinkConfig{Receive: func(*p2p.Link, []byte) {}})
+	if err == nil && l.Carrier() != p2p.Datagram {
+		err = errors.New("a link without datagrams")
+	}
+	return l, err
 }
 
 // inUse is heap and stacks after a collection, in bytes.
@@ -343,11 +340,7 @@ func sink(args []string) error {
 		h.OnLink(func(*p2p.Link) *p2p.LinkConfig {
 			return &p2p.LinkConfig{Receive: func(_ *p2p.Link, b []byte) { got.take(b) }}
 		})
-		var addrs []string
-		for _, a := range h.Addrs() {
-			addrs = append(addrs, a.String())
-		}
-		ready.Peers = append(ready.Peers, addrs)
+		ready.Peers = append(ready.Peers, addrsOf(h))
 		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 		if err != nil {
 			return err

@@ -48,12 +48,16 @@ func relay(ctx context.Context, l *lab) (_ []figure, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := f.stage.speakers[0].downlink(ctx, f.children); err != nil {
+		return nil, err
+	}
 	all := []figure{plain("relay: link opened to first frame, 100 children, 95 %", quantile(joins, 0.95)/1e3, "s").gate(1, 0.3)}
 	arms := map[string]*relayArm{
 		"relay":          {pid: f.node.cmd.Process.Pid, at: apart, say: f.sayLinks},
 		"relay, in step": {pid: f.node.cmd.Process.Pid, at: inStep, say: f.sayLinks},
 		"relay, one":     {pid: f.node.cmd.Process.Pid, at: alone, say: f.sayLinks},
 		"relay, silent":  {pid: f.node.cmd.Process.Pid, at: alone},
+		"no relay":       {pid: os.Getpid(), at: alone, say: f.sayDirect},
 		"UDP":            {pid: f.udp.cmd.Process.Pid, at: apart, say: f.sayUDP},
 		"UDP, one":       {pid: f.udp.cmd.Process.Pid, at: alone, say: f.sayUDP},
 		"pion":           {pid: f.pion.cmd.Process.Pid, at: apart, say: f.sayRTP},
@@ -79,6 +83,10 @@ func relayFigures(arms map[string]*relayArm) []figure {
 			quantile(a.cost, 0), quantile(a.cost, 1), quantile(a.late, 0), quantile(a.late, 1), 100*quantile(a.share, 0), 100*quantile(a.share, 1), a.lost)
 	}
 	relay, inStep, one, udp, udpOne, pion := arms["relay"], arms["relay, in step"], arms["relay, one"], arms["UDP"], arms["UDP, one"], arms["pion"]
+	added := make([]float64, len(one.late)) // by the hop: the speaker's own 100 links against its one to the relay and the relay's 100
+	for i, direct := range arms["no relay"].late {
+		added[i] = one.late[i] - direct
+	}
 	return []figure{
 		against("relay to 100 children, CPU per speaker-frame delivered, vs. plain UDP, a datagram each", relay.cost, udp.cost, "µs").gate(3, 0.5),
 		against("relay to 100 children, CPU per speaker-frame delivered, vs. a pion forwarder", relay.cost, pion.cost, "µs").gate(1.3, 0.2),
@@ -86,7 +94,8 @@ func relayFigures(arms map[string]*relayArm) []figure {
 		against("relay to 100 children, one speaker, CPU, vs. plain UDP", one.cost, udpOne.cost, "µs"),
 		plain("relay to 100 children, nobody speaks, share of a core", 100*median(arms["relay, silent"].share), "%"),
 		plain("relay to 100 children, 3 speakers, share of a core", 100*median(relay.share), "%"),
-		plain("speaker to child by a relay of 100, one speaker, one way, median", median(one.late), "ms").gate(2, 2),
+		plain("added by one hop by a relay of 100, one speaker, one way, median", median(added), "ms").gate(2, 1.5*median(udpOne.late)),
+		against("speaker to child by a relay of 100, one speaker, one way, vs. by links of its own", one.late, arms["no relay"].late, "ms"),
 		against("speaker to child by a relay of 100, one speaker, one way, vs. by a UDP forwarder", one.late, udpOne.late, "ms"),
 		against("speaker to child by a relay of 100, 3 speakers, one way, vs. by a UDP forwarder", relay.late, udp.late, "ms"),
 		against("speaker to child by a relay of 100, 3 speakers, one way, vs. by a pion forwarder", relay.late, pion.late, "ms"),
@@ -98,6 +107,7 @@ type relayLab struct {
 	crowd, udp, pion *worker
 	node             *communityNode
 	stage            *stage
+	children         [][]string // addresses of each
 	passes           [][]byte
 	began            time.Time
 	before           footprint // of the node without children
@@ -117,6 +127,7 @@ func (f *relayLab) start(ctx context.Context, l *lab) (err error) {
 	if err != nil {
 		return err
 	}
+	f.children = all.Addrs
 	if f.udp, err = startWorker(ctx, "udp-forwarder"); err != nil {
 		return err
 	}
@@ -351,6 +362,8 @@ func (f *relayLab) speak(ctx context.Context, ticks int, at []time.Duration, say
 // The ways to speak.
 
 func (f *relayLab) sayLinks(n int, ctr uint32) { f.stage.speakers[n].say(ctr) }
+
+func (f *relayLab) sayDirect(n int, ctr uint32) { f.stage.speakers[n].sayDirect(ctr) }
 
 func (f *relayLab) sayUDP(n int, ctr uint32) {
 	_, _ = f.out.Write(f.stage.speakers[n].frame(ctr)) // what does not arrive is not counted

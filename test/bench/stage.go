@@ -54,7 +54,8 @@ type speaker struct {
 	signer *sframe.BlockSigner
 	epoch  sframe.Epoch
 	link   *p2p.Link
-	body   []byte // of each frame; the last bytes tell when it was sent
+	direct []*p2p.Link // to children, past the relay
+	body   []byte      // of each frame; the last bytes tell when it was sent
 	entry  []byte
 	block  []byte // sent once
 	again  int    // ticks until it is sent again
@@ -274,6 +275,26 @@ func (p *speaker) say(ctr uint32) {
 		entries = append(entries, p.block)
 	}
 	sendEntries(p.link, entries...)
+}
+
+// downlink lets a speaker reach all children without a relay.
+func (p *speaker) downlink(ctx context.Context, children [][]string) error {
+	for _, addrs := range children {
+		l, err := linkTo(ctx, p.host, addrs)
+		if err != nil {
+			return err
+		}
+		p.direct = append(p.direct, l)
+	}
+	return nil
+}
+
+// sayDirect sends the frame of a tick to each child.
+func (p *speaker) sayDirect(ctr uint32) {
+	e := p.frame(ctr)
+	for _, l := range p.direct {
+		sendEntries(l, e)
+	}
 }
 
 func (p *speaker) sign(now time.Time) {

@@ -47,9 +47,10 @@ type result struct {
 	SDP    string
 	UDP    []netip.AddrPort
 	Peers  [][]byte
-	Times  []float64 // ms
-	Frames int       // speaker-frames, the first copy of each
-	P50    float64   // ms from sending to receiving
+	Addrs  [][]string // of each peer: multiaddrs with /p2p/
+	Times  []float64  // ms
+	Frames int        // speaker-frames, the first copy of each
+	P50    float64    // ms from sending to receiving
 }
 
 // worker is one of them from outside.
