@@ -43,7 +43,7 @@ var imports = map[string]rule{
 	"room/media":          {nil, nil},
 	"room/session":        {[]string{"identity", "room", "room/wire", "room/invite", "room/ledger", "room/election", "room/overlay", "room/sframe", "room/media"}, with(peerID, protobuf)},
 	"node/p2p/rendezvous": {nil, []string{protobuf}},
-	"node/p2p":            {[]string{"identity", "room", "room/wire", "room/media", "node/p2p/rendezvous"}, []string{"github.com/libp2p/", "github.com/quic-go/quic-go", maddr, maddr + "/net", datas, datas + "/", protobuf, "github.com/prometheus/client_golang/"}},
+	"node/p2p":            {[]string{"identity", "room", "room/wire", "room/media", "node/p2p/rendezvous"}, []string{"github.com/libp2p/", "github.com/quic-go/quic-go", maddr, maddr + "/net", "github.com/multiformats/go-multistream", datas, datas + "/", protobuf, "github.com/prometheus/client_golang/"}},
 	"node/rtc":            {[]string{"room/media"}, []string{"github.com/pion/"}},
 	"node/store":          {nil, []string{datas, datas + "/", "go.etcd.io/bbolt", "go.etcd.io/bbolt/"}},
 	"node/web":            {nil, nil},

@@ -2,10 +2,14 @@ package p2p
 
 import (
 	"context"
+	"io"
 	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
+	"github.com/multiformats/go-multistream"
 )
 
 // A QUIC connection notices only after 30 s that nothing passes any more, and where UDP is dropped without a
@@ -134,15 +138,18 @@ func (m *peerMedia) poke(c *carrierConn) {
 	})
 }
 
-// seek tries whether the peer answers a fresh dial. If so, what is quiet is closed: that ends the links on it,
-// and they are opened anew on a connection that works.
+// seek tries whether the peer answers by a circuit or a fresh dial: a router may have another address, and the hole is gone.
+// If so, what is quiet is closed: that ends the links on it, and they are opened anew on a connection that works. The address
+// of what is quiet is dialled no more unless it was that which answered.
 func (m *peerMedia) seek() {
 	ctx, cancel := context.WithTimeout(m.h.ctx, probeTime)
 	defer cancel()
-	if err := m.h.Probe(ctx, m.peer); err != nil {
+	direct, err := m.h.answers(ctx, m.peer)
+	if err != nil {
 		m.h.cfg.Log.Debug("a peer with a link is silent", "peer", m.peer, "err", err)
 		return
 	}
+	m.h.punch.look(ctx)
 	m.mu.Lock()
 	var dead []network.Conn
 	for _, c := range m.conns {
@@ -152,6 +159,100 @@ func (m *peerMedia) seek() {
 	}
 	m.mu.Unlock()
 	for _, c := range dead {
+		if !direct {
+			m.h.host.Peerstore().SetAddr(m.peer, c.RemoteMultiaddr(), 0)
+		}
 		_ = c.Close()
 	}
+}
+
+// answers tells whether p says anything by another way than its connections that are quiet, and whether by a direct one. The
+// ways are tried at once; a direct one may be a little later than a circuit.
+func (h *Host) answers(ctx context.Context, p peer.ID) (direct bool, err error) {
+	straight, around := make(chan error, 1), make(chan error, 1)
+	h.spawn(func() { straight <- h.probe(ctx, probed{peer: p}) })
+	h.spawn(func() { around <- h.echo(ctx, p) })
+	select {
+	case err := <-straight:
+		if err == nil {
+			return true, nil
+		}
+		return false, wait(ctx, around)
+	case err := <-around:
+		if err != nil {
+			return true, wait(ctx, straight)
+		}
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	late, cancel := context.WithTimeout(ctx, quicLead)
+	defer cancel()
+	return wait(late, straight) == nil, nil
+}
+
+func wait(ctx context.Context, c chan error) error {
+	select {
+	case err := <-c:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// echo pings p by a circuit that is there, or dials those known.
+func (h *Host) echo(ctx context.Context, p peer.ID) error {
+	for _, c := range h.host.Network().ConnsToPeer(p) {
+		if c.Stat().Limited && echoes(ctx, c) == nil {
+			return nil
+		}
+	}
+	return h.probe(ctx, probed{peer: p, circuit: true})
+}
+
+// outlived closes the direct connections to a peer on which nothing comes though it has just come by a circuit: it knows
+// them no more, and as long as they seem to be there no hole is punched.
+func (h *Host) outlived(circuit network.Conn) {
+	if !circuit.Stat().Limited {
+		return
+	}
+	packets := map[network.Conn]uint64{}
+	for _, c := range h.host.Network().ConnsToPeer(circuit.RemotePeer()) {
+		if q := quicOf(c); q != nil {
+			packets[c] = q.ConnectionStats().PacketsReceived
+			h.spawn(func() { _ = q.SendDatagram(poke) }) // what fails is a sign, too
+		}
+	}
+	if len(packets) == 0 {
+		return
+	}
+	h.spawn(func() {
+		if !pause(h.ctx, rescueAfter) || circuit.IsClosed() {
+			return
+		}
+		for c, n := range packets {
+			if quicOf(c).ConnectionStats().PacketsReceived == n {
+				_ = c.Close()
+			}
+		}
+	})
+}
+
+// echoes sends a ping by this very connection and waits for its answer; host.NewStream would take the direct one.
+func echoes(ctx context.Context, c network.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, rescueAfter)
+	defer cancel()
+	s, err := c.NewStream(network.WithAllowLimitedConn(ctx, "balai ping"))
+	if err != nil {
+		return err
+	}
+	defer s.Reset() //nolint:errcheck // nothing more is wanted of it
+	defer context.AfterFunc(ctx, func() { _ = s.Reset() })()
+	if err := multistream.SelectProtoOrFail(ping.ID, s); err != nil {
+		return err
+	}
+	if _, err := s.Write(make([]byte, ping.PingSize)); err != nil {
+		return err
+	}
+	_, err = io.ReadFull(s, make([]byte, ping.PingSize))
+	return err
 }

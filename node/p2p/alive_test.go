@@ -1,36 +1,54 @@
 package p2p
 
 import (
+	"context"
+	"errors"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	ma "github.com/multiformats/go-multiaddr"
+	"github.com/quic-go/quic-go"
 )
 
 // wall is a UDP port that passes on to another and back, until it is shut.
 type wall struct {
 	addr ma.Multiaddr
+	to   atomic.Pointer[net.UDPAddr]
 	shut atomic.Bool
 }
 
-func newWall(t *testing.T, to ma.Multiaddr) *wall {
+// before puts it before a host's QUIC port.
+func (w *wall) before(t *testing.T, h *Host) {
 	t.Helper()
-	port, err := to.ValueForProtocol(ma.P_UDP)
-	if err != nil {
-		t.Fatal(err)
+	for _, a := range h.host.Network().ListenAddresses() {
+		if !has(a, ma.P_QUIC_V1) || isCircuit(a) {
+			continue
+		}
+		port, err := a.ValueForProtocol(ma.P_UDP)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to, err := net.ResolveUDPAddr("udp4", "127.0.0.1:"+port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.to.Store(to)
 	}
-	target, err := net.ResolveUDPAddr("udp4", "127.0.0.1:"+port)
-	if err != nil {
-		t.Fatal(err)
-	}
+}
+
+func newWall(t *testing.T) *wall {
+	t.Helper()
 	front, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, port, _ = net.SplitHostPort(front.LocalAddr().String())
+	_, port, _ := net.SplitHostPort(front.LocalAddr().String())
 	w := &wall{addr: ma.StringCast("/ip4/127.0.0.1/udp/" + port + "/quic-v1")}
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -45,7 +63,7 @@ func newWall(t *testing.T, to ma.Multiaddr) *wall {
 			mu.Lock()
 			back := backs[from.String()]
 			if back == nil {
-				if back, err = net.DialUDP("udp4", nil, target); err != nil {
+				if back, err = net.DialUDP("udp4", nil, w.to.Load()); err != nil {
 					mu.Unlock()
 					return
 				}
@@ -83,29 +101,20 @@ func newWall(t *testing.T, to ma.Multiaddr) *wall {
 
 // TestUDPCut: when UDP stops passing in mid-talk, the dead connection is left long before QUIC gives up.
 func TestUDPCut(t *testing.T) {
-	var told atomic.Pointer[[]ma.Multiaddr] // the way around the wall is not told
+	w := newWall(t)
 	cb := testConfig(t)
-	cb.announce = func(own []ma.Multiaddr) []ma.Multiaddr {
-		if only := told.Load(); only != nil {
-			return *only
-		}
-		return own
+	cb.announce = func(own []ma.Multiaddr) []ma.Multiaddr { // the way around the wall is not told
+		return append(slices.DeleteFunc(slices.Clone(own), func(a ma.Multiaddr) bool { return has(a, ma.P_QUIC_V1) }), w.addr)
 	}
 	a, b := testHost(t), start(t, cb)
-	var quic, tcp ma.Multiaddr
+	w.before(t, b)
+	addrs := []string{w.addr.String()}
 	for _, x := range b.host.Addrs() {
-		if has(x, ma.P_QUIC_V1) {
-			quic = x
-		} else {
-			tcp = x
+		if has(x, ma.P_TCP) {
+			addrs = append(addrs, x.String())
 		}
 	}
-	w := newWall(t, quic)
-	told.Store(&[]ma.Multiaddr{w.addr, tcp})
-	eventually(t, "only the wall is told", func() bool {
-		return len(b.host.Addrs()) == 2 && b.host.Addrs()[0].Equal(w.addr) || b.host.Addrs()[1].Equal(w.addr)
-	})
-	learn(t, a, signed(t, b.cfg.Key, 1<<62, w.addr.String(), tcp.String()))
+	learn(t, a, signed(t, b.cfg.Key, 1<<62, addrs...))
 	la, lb, ea, eb := openPair(t, a, b)
 	if la.Carrier() != Datagram || lb.Carrier() != Datagram {
 		t.Fatal("not by QUIC")
@@ -124,4 +133,94 @@ func TestUDPCut(t *testing.T) {
 	pass(t, la, eb)
 	pass(t, lb, ea)
 	t.Logf("both ways after %v", time.Since(cut).Round(time.Millisecond))
+}
+
+// behindWall is a community node, a, of whom only a wall is told, and b.
+func behindWall(t *testing.T) (point, a, b *Host, w *wall) {
+	t.Helper()
+	cp := testConfig(t)
+	cp.Community = true
+	point = start(t, cp)
+	w = newWall(t)
+	around := ma.StringCast(point.host.Addrs()[0].String() + "/p2p/" + point.ID().String() + "/p2p-circuit")
+	ca, cb := testConfig(t, onQUIC), testConfig(t, onQUIC)
+	ca.announce = func([]ma.Multiaddr) []ma.Multiaddr { return []ma.Multiaddr{w.addr, around} }
+	ca.Bootstrap, cb.Bootstrap = []peer.AddrInfo{info(point)}, []peer.AddrInfo{info(point)}
+	a, b = start(t, ca), start(t, cb)
+	w.before(t, a)
+	eventually(t, "connected to the point", func() bool { return len(a.CommunityNodes()) == 1 && len(b.CommunityNodes()) == 1 })
+	if _, err := circuit.Reserve(testContext(t), a.host, info(point)); err != nil {
+		t.Fatal(err)
+	}
+	return point, a, b, w
+}
+
+// directTo is the QUIC connection with a peer.
+func directTo(t *testing.T, h *Host, p peer.ID) *quic.Conn {
+	t.Helper()
+	for _, c := range h.host.Network().ConnsToPeer(p) {
+		if q := quicOf(c); q != nil {
+			return q
+		}
+	}
+	t.Fatal("no direct connection")
+	return nil
+}
+
+// closedByHand: not because it was idle for 30 s.
+func closedByHand(t *testing.T, what string, q *quic.Conn) {
+	t.Helper()
+	eventually(t, what, func() bool { return q.Context().Err() != nil })
+	if idle := (*quic.IdleTimeoutError)(nil); errors.As(context.Cause(q.Context()), &idle) {
+		t.Errorf("%s: only after QUIC had given up", what)
+	}
+}
+
+// TestDeadHole: when a direct path dies, both sides know it by a circuit, one that is still there or a new one, and close the
+// connection, so that a new hole can be punched. A connection that lives is kept.
+func TestDeadHole(t *testing.T) {
+	for _, ended := range []bool{false, true} {
+		point, a, b, w := behindWall(t)
+		throughCircuit(t, point, a, b)
+		learn(t, b, signed(t, a.cfg.Key, 1<<62, w.addr.String()))
+		lb, la, eb, ea := openPair(t, b, a)
+		pass(t, la, eb)
+		pass(t, lb, ea)
+		qa, qb := directTo(t, a, b.ID()), directTo(t, b, a.ID())
+		for _, c := range a.host.Network().ConnsToPeer(b.ID()) {
+			a.outlived(c)
+			if ended && c.Stat().Limited {
+				_ = c.Close()
+			}
+		}
+		time.Sleep(rescueAfter + time.Second)
+		if la.Ended() || qa.Context().Err() != nil {
+			t.Fatal("a living connection is closed")
+		}
+		cut := time.Now()
+		w.shut.Store(true)
+		closedByHand(t, "b closes what is dead", qb)
+		if !ended { // to b there was only that circuit
+			closedByHand(t, "a closes what is dead", qa)
+		}
+		t.Logf("after %v", time.Since(cut).Round(time.Millisecond))
+	}
+}
+
+// TestOutlived: who comes by a circuit knows the direct connection no more, though it seems to be there and no link is on it.
+func TestOutlived(t *testing.T) {
+	point, a, b, w := behindWall(t)
+	learn(t, b, signed(t, a.cfg.Key, 1<<62, w.addr.String()))
+	if err := b.Connect(testContext(t), peer.AddrInfo{ID: a.ID()}, false); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a has the connection", func() bool { return len(a.host.Network().ConnsToPeer(b.ID())) == 1 })
+	q := directTo(t, a, b.ID())
+	w.shut.Store(true)
+	if err := b.host.Network().ClosePeer(a.ID()); err != nil { // a does not hear of it
+		t.Fatal(err)
+	}
+	b.host.Peerstore().ClearAddrs(a.ID())
+	throughCircuit(t, point, a, b)
+	closedByHand(t, "a closes what is dead", q)
 }

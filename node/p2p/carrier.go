@@ -337,7 +337,7 @@ func (h *Host) handleLinks() {
 	h.courier.init()
 	h.spawn(h.deliver)
 	h.host.Network().Notify(&network.NotifyBundle{
-		ConnectedF:    func(_ network.Network, c network.Conn) { h.links.connected(c); h.punch.pursue(c) },
+		ConnectedF:    func(_ network.Network, c network.Conn) { h.links.connected(c); h.outlived(c); h.punch.pursue(c) },
 		DisconnectedF: func(_ network.Network, c network.Conn) { h.links.disconnected(c) },
 	})
 	h.host.SetStreamHandler(linkProtocol, func(s network.Stream) {

@@ -170,5 +170,6 @@ func (h *Host) startCommunity() error {
 	if h.relay, err = relay.New(h.host, opts...); err != nil {
 		return err
 	}
+	h.serveObserved()
 	return h.rendezvous.serve()
 }

@@ -33,7 +33,13 @@ type prober struct {
 
 	mu      sync.Mutex
 	host    host.Host // nil until the first probe
-	running map[peer.ID]*probing
+	running map[probed]*probing
+}
+
+// probed is what a probe asks about.
+type probed struct {
+	peer    peer.ID
+	circuit bool // by circuits, else directly
 }
 
 // probing is one probe, which all who ask for that peer meanwhile wait for.
@@ -43,7 +49,7 @@ type probing struct {
 }
 
 func (b *prober) init() {
-	b.slots, b.running = make(chan struct{}, maxProbes), map[peer.ID]*probing{}
+	b.slots, b.running = make(chan struct{}, maxProbes), map[probed]*probing{}
 }
 
 // Probe tells whether p can be reached from here by a stranger: it dials the direct addresses of p's newest
@@ -54,16 +60,19 @@ func (h *Host) Probe(ctx context.Context, p peer.ID) error {
 		return ErrClosed
 	}
 	defer h.wg.Done()
-	err := h.probe(ctx, p)
+	err := h.probe(ctx, probed{peer: p})
 	if err != nil {
 		return fmt.Errorf("p2p: probe of %s: %w", p, err)
 	}
 	return nil
 }
 
-func (h *Host) probe(ctx context.Context, p peer.ID) error {
-	addrs := h.signedAddrs(p)
-	if p == h.ID() || len(addrs) == 0 {
+func (h *Host) probe(ctx context.Context, p probed) error {
+	addrs := h.signedAddrs(p.peer)
+	if p.circuit {
+		addrs = h.circuitAddrs(p.peer)
+	}
+	if p.peer == h.ID() || len(addrs) == 0 {
 		return swarm.ErrNoAddresses
 	}
 	select {
@@ -83,7 +92,7 @@ func (h *Host) probe(ctx context.Context, p peer.ID) error {
 }
 
 // startProbe takes over a slot, which is free again once the probe has ended.
-func (h *Host) startProbe(p peer.ID, addrs []ma.Multiaddr) *probing {
+func (h *Host) startProbe(p probed, addrs []ma.Multiaddr) *probing {
 	b := &h.prober
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -112,14 +121,17 @@ func (h *Host) startProbe(p peer.ID, addrs []ma.Multiaddr) *probing {
 }
 
 // dialAfresh connects, hangs up, and forgets all about p.
-func dialAfresh(ctx context.Context, from host.Host, p peer.ID, addrs []ma.Multiaddr) error {
-	ctx, cancel := context.WithTimeout(network.WithForceDirectDial(ctx, "balai probe"), probeTime)
+func dialAfresh(ctx context.Context, from host.Host, p probed, addrs []ma.Multiaddr) error {
+	if !p.circuit {
+		ctx = network.WithForceDirectDial(ctx, "balai probe")
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	from.Peerstore().AddAddrs(p, addrs, peerstore.TempAddrTTL)
-	_, err := from.Network().DialPeer(ctx, p)
-	err = errors.Join(err, from.Network().ClosePeer(p))
-	from.Peerstore().ClearAddrs(p)
-	from.Peerstore().RemovePeer(p)
+	from.Peerstore().AddAddrs(p.peer, addrs, peerstore.TempAddrTTL)
+	_, err := from.Network().DialPeer(ctx, p.peer)
+	err = errors.Join(err, from.Network().ClosePeer(p.peer))
+	from.Peerstore().ClearAddrs(p.peer)
+	from.Peerstore().RemovePeer(p.peer)
 	return err
 }
 
@@ -140,7 +152,7 @@ func (b *prober) open(gate *gater) (host.Host, error) {
 		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.ConnectionGater(gate),
 		libp2p.ResourceManager(&network.NullResourceManager{}), // maxProbes is the limit
-		libp2p.DisableRelay(),
+		libp2p.EnableRelay(),
 		libp2p.DisableMetrics(),
 		libp2p.Ping(false),
 		libp2p.DisableIdentifyAddressDiscovery(),
@@ -175,6 +187,11 @@ func (h *Host) signedAddrs(p peer.ID) []ma.Multiaddr {
 		}
 	}
 	return directOnly(addrs)
+}
+
+// circuitAddrs are those by which p was, or may be, reached through others.
+func (h *Host) circuitAddrs(p peer.ID) []ma.Multiaddr {
+	return slices.DeleteFunc(h.host.Peerstore().Addrs(p), func(a ma.Multiaddr) bool { return !isCircuit(a) })
 }
 
 func directOnly(addrs []ma.Multiaddr) []ma.Multiaddr {

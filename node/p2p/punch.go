@@ -1,7 +1,9 @@
 package p2p
 
 import (
+	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -35,6 +37,7 @@ type puncher struct {
 	service *holepunch.Service // nil until an address is known
 	closed  bool
 	seen    map[peer.ID]observed
+	asked   time.Time // when the community nodes were last asked
 }
 
 // observed is how one community node sees this host, over either transport; nil: unknown.
@@ -46,19 +49,51 @@ func (p *puncher) witness(e event.EvtPeerIdentificationCompleted) {
 		!slices.Contains(e.Protocols, rendezvousProtocol) || isPrivate(e.ObservedAddr) || isCircuit(e.ObservedAddr) {
 		return
 	}
+	p.note(e.Peer, e.ObservedAddr)
+}
+
+func (p *puncher) note(witness peer.ID, a ma.Multiaddr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	o, known := p.seen[e.Peer]
+	o, known := p.seen[witness]
 	if !known && len(p.seen) >= maxWitness {
 		clear(p.seen)
 	}
 	switch {
-	case has(e.ObservedAddr, ma.P_QUIC_V1):
-		o.quic = e.ObservedAddr
-	case has(e.ObservedAddr, ma.P_TCP):
-		o.tcp = e.ObservedAddr
+	case has(a, ma.P_QUIC_V1):
+		o.quic = a
+	case has(a, ma.P_TCP):
+		o.tcp = a
 	}
-	p.seen[e.Peer] = o
+	p.seen[witness] = o
+}
+
+// look asks the community nodes how this host looks from outside now, and waits for the answers: a path that died may have
+// died because that has changed.
+func (p *puncher) look(ctx context.Context) {
+	p.mu.Lock()
+	if time.Since(p.asked) < observedEvery {
+		p.mu.Unlock()
+		return
+	}
+	p.asked = time.Now()
+	nodes := slices.Collect(maps.Keys(p.seen))
+	p.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, n := range nodes {
+		if p.h.host.Network().Connectedness(n) != network.Connected {
+			continue
+		}
+		wg.Go(func() {
+			a, err := p.h.askObserved(ctx, n)
+			if err != nil {
+				p.h.cfg.Log.Debug("a community node does not tell the observed address", "peer", n, "err", err)
+				return
+			}
+			p.note(n, a)
+		})
+	}
+	wg.Wait()
 }
 
 // addrs are the public addresses of this host as far as anybody knows, those seen by QUIC first.
@@ -202,13 +237,16 @@ func (p *puncher) leads(to peer.ID) (inbound bool) {
 	return inbound
 }
 
-// pursue tries again for a while after a circuit has come.
+// pursue tries again for a while after a circuit has come. Whoever opened one looks how she appears from outside.
 func (p *puncher) pursue(c network.Conn) {
-	if s := c.Stat(); !s.Limited || s.Direction != network.DirInbound {
+	if !c.Stat().Limited {
 		return
 	}
 	p.h.spawn(func() {
 		began := time.Now()
+		if p.look(p.h.ctx); c.Stat().Direction != network.DirInbound {
+			return
+		}
 		for _, at := range punchAgain {
 			if !pause(p.h.ctx, at-time.Since(began)) || c.IsClosed() {
 				return

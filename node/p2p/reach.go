@@ -94,6 +94,7 @@ func (h *Host) direct(ctx context.Context, p peer.ID) error {
 	})
 	again := time.NewTicker(punchEvery)
 	defer again.Stop()
+	h.punch.look(ctx)
 	h.punch.try(p)
 	for {
 		switch h.host.Network().Connectedness(p) {
@@ -105,6 +106,7 @@ func (h *Host) direct(ctx context.Context, p peer.ID) error {
 		select {
 		case <-changed:
 		case <-again.C:
+			h.punch.look(ctx)
 			h.punch.try(p)
 		case <-ctx.Done():
 			return errors.Join(ErrCircuit, ctx.Err())
