@@ -114,6 +114,7 @@ func (m *peerMedia) look(now int64, slept bool) {
 	}
 	switch silent := time.Duration(now - heard); {
 	case len(m.conns) == 0:
+		m.wish(now)
 	case silent < aliveFor:
 		m.rescue = rescue{}
 		for _, c := range dead {
@@ -170,7 +171,7 @@ func (m *peerMedia) seek() {
 // ways are tried at once; a direct one may be a little later than a circuit.
 func (h *Host) answers(ctx context.Context, p peer.ID) (direct bool, err error) {
 	straight, around := make(chan error, 1), make(chan error, 1)
-	h.spawn(func() { straight <- h.probe(ctx, probed{peer: p}) })
+	h.spawn(func() { straight <- h.probe(ctx, probed{p, byAny}) })
 	h.spawn(func() { around <- h.echo(ctx, p) })
 	select {
 	case err := <-straight:
@@ -206,7 +207,7 @@ func (h *Host) echo(ctx context.Context, p peer.ID) error {
 			return nil
 		}
 	}
-	return h.probe(ctx, probed{peer: p, circuit: true})
+	return h.probe(ctx, probed{p, byCircuit})
 }
 
 // outlived closes the direct connections to a peer on which nothing comes though it has just come by a circuit: it knows
@@ -255,4 +256,64 @@ func echoes(ctx context.Context, c network.Conn) error {
 	}
 	_, err = io.ReadFull(s, make([]byte, ping.PingSize))
 	return err
+}
+
+// better says when a peer with a link by TCP is tried by QUIC, and how often in a row that went well.
+type better struct {
+	next   int64
+	pause  time.Duration
+	proved int
+}
+
+const (
+	betterAfter = 30 * time.Second
+	betterLong  = 30 * time.Minute // between two tries at most
+	betterFor   = 2                // tries in a row that have to go well
+)
+
+// wish tries now and then whether UDP passes again. Libp2p makes no second connection to a peer, so the one by TCP is closed
+// then, by the side that dialled it, and the links on it are opened anew: speech is away for a moment, once, instead of
+// stuttering for good. With mu held.
+func (m *peerMedia) wish(now int64) {
+	b := &m.better
+	switch {
+	case b.next == 0:
+		b.pause = m.h.cfg.betterAfter
+	case now < b.next:
+		return
+	default:
+		b.pause = min(2*b.pause, betterLong)
+		m.h.spawn(m.tryQUIC)
+	}
+	b.next = now + int64(b.pause)
+}
+
+func (m *peerMedia) tryQUIC() {
+	var old []network.Conn
+	for _, c := range m.h.host.Network().ConnsToPeer(m.peer) {
+		if s := c.Stat(); !s.Limited && s.Direction == network.DirOutbound && quicOf(c) == nil {
+			old = append(old, c)
+		}
+	}
+	if len(old) == 0 {
+		return
+	}
+	err := m.h.probe(m.h.ctx, probed{m.peer, byQUIC})
+	m.mu.Lock()
+	b := &m.better
+	if b.proved++; err != nil {
+		b.proved = 0
+	} else {
+		b.pause = m.h.cfg.betterAfter
+		b.next = ticks() + int64(b.pause)
+	}
+	enough := b.proved >= betterFor && len(m.conns) == 0
+	m.mu.Unlock()
+	if !enough {
+		return
+	}
+	m.h.cfg.Log.Debug("a peer answers by QUIC again", "peer", m.peer)
+	for _, c := range old {
+		_ = c.Close()
+	}
 }

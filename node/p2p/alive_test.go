@@ -99,14 +99,15 @@ func newWall(t *testing.T) *wall {
 	return w
 }
 
-// TestUDPCut: when UDP stops passing in mid-talk, the dead connection is left long before QUIC gives up.
-func TestUDPCut(t *testing.T) {
-	w := newWall(t)
+// halfWalled is a and b, whose QUIC port is behind a wall and whose TCP port is not.
+func halfWalled(t *testing.T, ca Config) (a, b *Host, w *wall) {
+	t.Helper()
+	w = newWall(t)
 	cb := testConfig(t)
 	cb.announce = func(own []ma.Multiaddr) []ma.Multiaddr { // the way around the wall is not told
 		return append(slices.DeleteFunc(slices.Clone(own), func(a ma.Multiaddr) bool { return has(a, ma.P_QUIC_V1) }), w.addr)
 	}
-	a, b := testHost(t), start(t, cb)
+	a, b = start(t, ca), start(t, cb)
 	w.before(t, b)
 	addrs := []string{w.addr.String()}
 	for _, x := range b.host.Addrs() {
@@ -115,6 +116,38 @@ func TestUDPCut(t *testing.T) {
 		}
 	}
 	learn(t, a, signed(t, b.cfg.Key, 1<<62, addrs...))
+	return a, b, w
+}
+
+// TestQUICAgain: a link by TCP is opened anew by QUIC some time after UDP passes again.
+func TestQUICAgain(t *testing.T) {
+	ca := testConfig(t)
+	ca.betterAfter = time.Second
+	a, b, w := halfWalled(t, ca)
+	w.shut.Store(true)
+	la, lb, ea, eb := openPair(t, a, b)
+	if la.Carrier() != OverStream || lb.Carrier() != OverStream {
+		t.Fatal("by QUIC through a wall")
+	}
+	time.Sleep(aliveDead) // and tries in vain
+	pass(t, la, eb)
+	pass(t, lb, ea)
+	if la.Ended() {
+		t.Fatal("the only way is given up")
+	}
+	w.shut.Store(false)
+	eventually(t, "the link by TCP ends", la.Ended)
+	la, lb, ea, eb = openPair(t, a, b)
+	if la.Carrier() != Datagram || lb.Carrier() != Datagram {
+		t.Error("not by QUIC")
+	}
+	pass(t, la, eb)
+	pass(t, lb, ea)
+}
+
+// TestUDPCut: when UDP stops passing in mid-talk, the dead connection is left long before QUIC gives up.
+func TestUDPCut(t *testing.T) {
+	a, b, w := halfWalled(t, testConfig(t))
 	la, lb, ea, eb := openPair(t, a, b)
 	if la.Carrier() != Datagram || lb.Carrier() != Datagram {
 		t.Fatal("not by QUIC")

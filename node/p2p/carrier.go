@@ -158,6 +158,7 @@ type peerMedia struct {
 
 	streamed atomic.Int64 // when a bundle last came on a link's stream; see ticks
 	rescue   rescue       // of watchCarriers
+	better   better
 }
 
 // carrierConn is one QUIC connection and its one reader.

@@ -44,6 +44,7 @@ type Config struct {
 
 	announce    func([]ma.Multiaddr) []ma.Multiaddr // what this host says its addresses are; tests give it public ones
 	gossipLimit int                                 // bytes of a gossip message; tests make a peer that breaks the limit
+	betterAfter time.Duration                       // until a peer by TCP is tried by QUIC; tests have no time
 }
 
 // Host is one libp2p node. All methods are safe from any goroutine.
@@ -130,6 +131,9 @@ func newHost(ctx context.Context, cfg Config, gate *gater) (_ *Host, err error) 
 func (c Config) withDefaults() Config {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.betterAfter == 0 {
+		c.betterAfter = betterAfter
 	}
 	if c.gossipLimit == 0 {
 		c.gossipLimit = maxGossip

@@ -38,9 +38,18 @@ type prober struct {
 
 // probed is what a probe asks about.
 type probed struct {
-	peer    peer.ID
-	circuit bool // by circuits, else directly
+	peer peer.ID
+	by   way
 }
+
+// way is what is dialled.
+type way uint8
+
+const (
+	byAny way = iota // direct addresses
+	byQUIC
+	byCircuit
+)
 
 // probing is one probe, which all who ask for that peer meanwhile wait for.
 type probing struct {
@@ -68,10 +77,7 @@ func (h *Host) Probe(ctx context.Context, p peer.ID) error {
 }
 
 func (h *Host) probe(ctx context.Context, p probed) error {
-	addrs := h.signedAddrs(p.peer)
-	if p.circuit {
-		addrs = h.circuitAddrs(p.peer)
-	}
+	addrs := h.addrsBy(p)
 	if p.peer == h.ID() || len(addrs) == 0 {
 		return swarm.ErrNoAddresses
 	}
@@ -122,7 +128,7 @@ func (h *Host) startProbe(p probed, addrs []ma.Multiaddr) *probing {
 
 // dialAfresh connects, hangs up, and forgets all about p.
 func dialAfresh(ctx context.Context, from host.Host, p probed, addrs []ma.Multiaddr) error {
-	if !p.circuit {
+	if p.by != byCircuit {
 		ctx = network.WithForceDirectDial(ctx, "balai probe")
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
@@ -172,6 +178,16 @@ func (b *prober) close() error {
 		return nil
 	}
 	return b.host.Close()
+}
+
+func (h *Host) addrsBy(p probed) []ma.Multiaddr {
+	switch p.by {
+	case byCircuit:
+		return h.circuitAddrs(p.peer)
+	case byQUIC:
+		return slices.DeleteFunc(h.signedAddrs(p.peer), func(a ma.Multiaddr) bool { return !has(a, ma.P_QUIC_V1) })
+	}
+	return h.signedAddrs(p.peer)
 }
 
 // signedAddrs are the direct addresses of p's newest signed record, of those learned and the one that p

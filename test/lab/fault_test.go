@@ -104,7 +104,7 @@ func TestRouterAddressChange(t *testing.T) {
 }
 
 // TestBlocked lets a router drop all UDP in the middle of a talk: it goes on over TCP, degraded. When UDP passes again, it goes
-// on, too.
+// on, too, and the long version waits until it is not degraded any more.
 func TestBlocked(t *testing.T) {
 	t.Parallel()
 	_, m := talkers(t, public, cone)
@@ -117,5 +117,15 @@ func TestBlocked(t *testing.T) {
 	at = time.Now()
 	pause(t, 5*time.Second)
 	m.returns("with UDP again", at, back)
-	t.Logf("with UDP again frames come by %s and %s", m.carrier(ana, budi), m.carrier(budi, ana))
+	if !soak() {
+		return
+	}
+	for m.carrier(ana, budi) != "datagram" || m.carrier(budi, ana) != "datagram" {
+		if time.Since(at) > 4*time.Minute {
+			t.Fatal("the link by TCP stays")
+		}
+		pause(t, time.Second)
+	}
+	t.Logf("frames come as datagrams again after %v", time.Since(at).Round(time.Second))
+	m.returns("by QUIC again", at, time.Minute)
 }
