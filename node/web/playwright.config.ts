@@ -7,13 +7,16 @@ const chromium = process.env.CHROMIUM ?? ['/usr/bin/chromium', '/usr/bin/chromiu
 export default defineConfig({
   testDir: 'e2e',
   outputDir: 'e2e/out',
-  workers: 1,
+  workers: 1, // of the views two run beside each other (see package.json); speech is measured, so alone
+  fullyParallel: true,
+  projects: [{ name: 'views', testIgnore: 'voice.spec.ts' }, { name: 'voice', testMatch: 'voice.spec.ts' }],
   timeout: 90_000,
   expect: { timeout: 15_000 },
   reporter: [['list']],
   use: {
     locale: 'en',
-    trace: 'retain-on-failure',
+    // No trace: it films every page all the time, a quarter of the work of two cores. evidence.ts tells what a failure leaves.
+    screenshot: 'only-on-failure',
     permissions: ['microphone'],
     launchOptions: {
       ...(chromium ? { executablePath: chromium } : {}),

@@ -1,7 +1,8 @@
 // Every view, light and dark, wide and narrow: axe-core finds nothing, nothing is wider than the window.
-import { expect, type Locator, type Page } from '@playwright/test'
+import { expect, type Locator } from '@playwright/test'
 import { clean } from './clean'
 import { comeIn, open, test } from './daemons'
+import { byKeys } from './keys'
 import { answers, peers, staged } from './staged'
 
 for (const colorScheme of ['light', 'dark'] as const) {
@@ -100,19 +101,6 @@ test('a dialog gives the focus back, and Tab stays inside it', async ({ browser,
   await page.keyboard.press('Escape')
   await expect(invite).toBeFocused()
 })
-
-/** Presses Tab until what is sought has the focus, and never behind an open dialog; then a key on it. */
-async function byKeys(page: Page, what: Locator, key = 'Enter'): Promise<void> {
-  await expect(what).toBeVisible()
-  const reached = (): Promise<boolean> => what.evaluate((el) => el === document.activeElement)
-  for (let i = 0; i < 80 && !(await reached()); i++) {
-    await page.keyboard.press('Tab')
-    const behind = await page.evaluate(() => !!document.querySelector('dialog[open]') && document.activeElement !== document.body && !document.activeElement?.closest('dialog'))
-    expect(behind, 'the focus is behind the dialog').toBe(false)
-  }
-  await expect(what).toBeFocused()
-  await page.keyboard.press(key)
-}
 
 for (const colorScheme of ['light', 'dark'] as const) {
   test(`what is decided about people and the room, by keys alone, ${colorScheme}`, async ({ browser, daemon }) => {

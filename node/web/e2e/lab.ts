@@ -1,11 +1,12 @@
 // The lab of the end-to-end tests: a community node and people, each a real daemon in a process of its own with a
 // real browser, on loopback only. Everything is ended by the process that started it.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readFileSync, existsSync, rmSync } from 'node:fs'
+import { closeSync, mkdirSync, mkdtempSync, readFileSync, existsSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { type Browser, type BrowserContext, chromium, type Page } from '@playwright/test'
+import { type Browser, type BrowserContext, chromium, type Page, test as base } from '@playwright/test'
+import { keep, listen, logIn, type Witness } from './evidence'
 
 export const root = join(dirname(fileURLToPath(import.meta.url)), '../../..')
 const binary = process.env.BALAI ?? join(root, 'bin/balai')
@@ -22,20 +23,22 @@ export interface Room { id: string, state: string, reason?: string, me: Record<s
 
 /** One daemon. */
 export class Daemon {
-  private constructor(readonly name: string, readonly dir: string, private child: ChildProcess, readonly token: string, readonly url: string) {}
+  private constructor(readonly name: string, readonly dir: string, private child: ChildProcess, readonly token: string, readonly url: string, readonly log: string) {}
 
   static async start(lab: Lab, name: string, args: string[], api: boolean): Promise<Daemon> {
     const dir = join(lab.dir, name)
     mkdirSync(dir, { recursive: true })
     for (const f of ['api.json', 'addrs']) rmSync(join(dir, f), { force: true })
-    const child = spawn(binary, [...args, '--data', dir], { stdio: ['ignore', 'ignore', 'inherit'] })
+    const { log, fd } = logIn(dir)
+    const child = spawn(binary, [...args, '--data', dir], { stdio: ['ignore', 'ignore', fd] })
+    closeSync(fd)
     const ready = join(dir, api ? 'api.json' : 'addrs')
     for (let i = 0; !existsSync(ready); i++) {
       if (i > 600 || child.exitCode !== null) throw new Error(`${name} did not start`)
       await new Promise((r) => setTimeout(r, 50))
     }
     const { token = '', url = '' } = api ? JSON.parse(readFileSync(ready, 'utf8')) as { token: string, url: string } : {}
-    return new Daemon(name, dir, child, token, url)
+    return new Daemon(name, dir, child, token, url, log)
   }
 
   addrs(): string[] { return readFileSync(join(this.dir, 'addrs'), 'utf8').trim().split('\n') }
@@ -53,6 +56,8 @@ export class Daemon {
   }
 
   room(id: string): Promise<Room> { return this.api<Room>('GET', `/rooms/${id}`) }
+
+  async rooms(): Promise<Room[]> { return Promise.all((await this.api<Room[]>('GET', '/rooms')).map((r) => this.room(r.id))) }
 
   async peerID(): Promise<string> { return (await this.api<{ peer_id: string }>('GET', '/node')).peer_id }
 
@@ -106,9 +111,14 @@ export class Lab {
   async open(d: Daemon, ctx: BrowserContext, hash = ''): Promise<Page> {
     const { url } = await d.api<{ url: string }>('POST', '/codes')
     const page = await ctx.newPage()
-    page.on('pageerror', (e) => console.log(`${d.name}: page error: ${e.message}`))
+    listen(page, d.log)
     await page.goto(url + hash)
     return page
+  }
+
+  /** What its daemons leave; one that started again in its folder is one. */
+  witnesses(): Witness[] {
+    return [...new Map(this.daemons.map((d) => [d.dir, { name: d.name, log: d.log, ...(d.url ? { rooms: () => d.rooms() } : {}) }])).values()]
   }
 
   async close(): Promise<void> {
@@ -117,6 +127,15 @@ export class Lab {
     rmSync(this.dir, { recursive: true, force: true })
   }
 }
+
+export const test = base.extend<{ lab: Lab }>({
+  lab: async ({}, use, info) => {
+    const lab = new Lab()
+    await use(lab)
+    await keep(info, lab.witnesses())
+    await lab.close()
+  },
+})
 
 /** Waits for something to become true. */
 export async function until<T>(what: string, f: () => Promise<T | undefined | false | null>, seconds = 20): Promise<T> {
