@@ -354,9 +354,15 @@ test('what goes wrong in a dialog is told in it', async ({ browser, daemon }) =>
   await ana.route('**/members/*/audience', (r) => r.fulfill({ status: 409, contentType: 'application/problem+json', body: JSON.stringify({ status: 409, title: 'Conflict', reason: 'busy', detail: 'busy' }) }))
   await button(it, 'Move to audience').click()
   await expect(alert).toHaveText(/busy/i)
+  const told = (): Promise<number> => ana.getByText(/busy/i).count() // now: what passes by is gone in some seconds
+  expect(await told(), 'and not behind it').toBe(1)
   await clean(ana, 'a fault in a dialog')
   await button(it, 'Move to audience').click() // the same again
   await expect(alert).toHaveText(/busy/i)
+  await ana.keyboard.press('Escape')
+  await expect(it).toBeHidden()
+  expect(await told()).toBe(0)
+  await sheet(ana, 'Ana')
   await ana.unroute('**/members/*/audience')
   await button(it, 'Move to audience').click()
   await expect(it).toBeHidden()

@@ -12,20 +12,30 @@ const BATCH_MAX = 4
 
 class Notices {
   list = $state.raw<Notice[]>([])
-  /** The last fault, also when the same one is shown already: an open dialog shows it, what is behind is not seen. */
+  /** The last fault, also when the same one is shown already. */
   fault = $state.raw<Notice>({ key: 0, text: '', kind: 'fault' })
   /** For the polite live region: joins and hands, a few at a time. */
   polite = $state('')
+  private dialogs = 0
   private waiting: string[] = []
   private timer: ReturnType<typeof setTimeout> | undefined
   private next = 0
 
   tell(text: string, kind: Notice['kind'] = 'info'): void {
     const n: Notice = { key: ++this.next, text, kind }
-    if (kind === 'fault') this.fault = n
+    if (kind === 'fault') {
+      this.fault = n
+      if (this.dialogs > 0) return
+    }
     if (this.list.some((n) => n.text === text)) return
     this.list = [...this.list, n].slice(-4)
     setTimeout(() => this.drop(n.key), SHOWN_MS[kind])
+  }
+
+  /** A dialog is open until the answer is called: it tells the faults, what is behind it is not seen. */
+  behind(): () => void {
+    this.dialogs++
+    return () => { this.dialogs-- }
   }
 
   drop(key: number): void {
