@@ -65,6 +65,9 @@ export function forkText(f: Fork, me: string): string {
   return f.role === 'host' ? m.forked_host({ name: f.name }) : m.forked({ name: f.name })
 }
 
+/** Sentences one after another: Chinese ones without a space. */
+export const sentences = (...s: string[]): string => s.filter(Boolean).join(language.now === 'zh' ? '' : ' ')
+
 /** What went wrong with a call, in words. */
 export function faultText(e: unknown): string {
   const x = e as { reason?: string; message?: string } | null
@@ -147,17 +150,17 @@ export function holds(i: { not_before: string; expires_at: string }): string {
   return Date.parse(i.not_before) > Date.now() ? `${m.from_time({ time: when(i.not_before) })} · ${until}` : until
 }
 
-/** "2 h 5 min", "3 d 4 h", "40 s": two parts at most. */
+/** "2 hr 5 min", "3 days 4 hr", "40 seconds": two parts at most. */
 export function span(ms: number): string {
   const s = Math.max(0, Math.round(ms / 1000))
-  const unit = (n: number, u: string): string =>
-    new Intl.NumberFormat(locale(), { style: 'unit', unit: u, unitDisplay: 'short' }).format(n)
   const parts: [number, string][] = [
     [Math.floor(s / 86400), 'day'], [Math.floor(s / 3600) % 24, 'hour'], [Math.floor(s / 60) % 60, 'minute'], [s % 60, 'second'],
   ]
   const from = parts.findIndex(([n]) => n > 0)
-  if (from < 0) return unit(0, 'second')
-  return parts.slice(from, from + 2).filter(([n]) => n > 0).map(([n, u]) => unit(n, u)).join(' ')
+  const told = from < 0 ? [[0, 'second'] as const] : parts.slice(from, from + 2).filter(([n]) => n > 0)
+  // One part alone is not shortened: "1 hr" is a day in Indonesian.
+  const unitDisplay = told.length > 1 ? 'short' : 'long'
+  return told.map(([n, unit]) => new Intl.NumberFormat(locale(), { style: 'unit', unit, unitDisplay }).format(n)).join(' ')
 }
 
 /** The name of a language in the language of the page, or its code. */
