@@ -10,7 +10,7 @@ export default defineConfig({
   workers: 1, // of the views two run beside each other (see package.json); speech is measured, so alone
   fullyParallel: true,
   projects: [{ name: 'views', testIgnore: 'voice.spec.ts' }, { name: 'voice', testMatch: 'voice.spec.ts' }],
-  timeout: 90_000,
+  timeout: 120_000,
   expect: { timeout: 15_000 },
   reporter: [['list']],
   use: {

@@ -135,7 +135,7 @@ for (const colorScheme of ['light', 'dark'] as const) {
       return r.fulfill({ status: 409, contentType: 'application/problem+json', body: JSON.stringify({ status: 409, title: 'Conflict', reason: 'busy', detail: 'busy' }) })
     })
     await staged(page, d, (r) => {
-      Object.assign(r, { members: 4, audience: 3, vouched: [peers.node], carrier: 'connecting', knocks: [{ peer_id: peers.node, name: 'Eka' }] })
+      Object.assign(r, { members: 4, audience: 3, locked: true, vouched: [peers.node], carrier: 'connecting', knocks: [{ peer_id: peers.node, name: 'Eka' }] })
       r.audience_list = [{ ...listener(peers.budi, 'Budi'), role: 'moderator' }, listener(peers.citra, 'Citra'), listener(peers.dewi, 'Dewi')]
       r.unconfirmed = [{ peer_id: peers.dewi, name: 'Dewi', by_name: 'Budi', until: at }]
     })
