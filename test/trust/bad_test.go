@@ -15,6 +15,7 @@ import (
 	"balai/room/sframe"
 	"balai/room/wire"
 	"balai/test/hostile"
+	"balai/test/stalls"
 )
 
 // forger is a rogue that passes on what it hears, as a relay does, and puts own words in the place of one speaker's
@@ -209,15 +210,22 @@ func TestForgerAboveARelay(t *testing.T) { // alone: on a busy machine a parent 
 	}
 
 	at := time.Now()
+	// 0.6 s and a quarter: a figure in frames, which a slow machine does not move; one that stood still does, by what waits then.
+	most := func() int { return 40 + int(stalls.Stood(at, time.Now())/tick) }
 	x.lies.Store(true)
-	eventually(t, "Budi leaves the forger", func() bool {
-		return !uses(p.budi, "parent", x.ID().String()) && !uses(p.budi, "warm", x.ID().String()) && x.count(x.left, budi) > 0
+	blames := func(d *daemon, id string) bool {
+		return slices.ContainsFunc(strings.Split(d.stderr.String(), "\n"), func(line string) bool {
+			return strings.Contains(line, "their speaker did not sign") && strings.Contains(line, id)
+		})
+	}
+	eventually(t, "Budi leaves the forger for its forgery", func() bool { // on a busy machine also for lateness, and comes back first
+		return blames(p.budi, x.ID().String()) && !uses(p.budi, "parent", x.ID().String()) && !uses(p.budi, "warm", x.ID().String()) && x.count(x.left, budi) > 0
 	})
 	t.Logf("the forger was left after %v", time.Since(at).Round(10*time.Millisecond))
 	for _, l := range []*leg{p.listens, hears} {
 		eventually(t, l.name+" hears the speaker on", func() bool { return len(l.words("ana", at)) > 150 })
 		forged := l.words("forged", at)
-		if len(forged) == 0 || len(forged) > 40 { // 0.6 s and a quarter: a figure in frames, which a slow machine does not move
+		if len(forged) == 0 || len(forged) > most() {
 			t.Errorf("%s heard %d forged frames", l.name, len(forged))
 		}
 		gap, last := time.Duration(0), at
@@ -230,14 +238,6 @@ func TestForgerAboveARelay(t *testing.T) { // alone: on a busy machine a parent 
 		}
 	}
 	pause(t, 3*time.Second) // whoever blames Budi would have said so by now
-	blames := func(d *daemon, id string) bool {
-		return slices.ContainsFunc(strings.Split(d.stderr.String(), "\n"), func(line string) bool {
-			return strings.Contains(line, "their speaker did not sign") && strings.Contains(line, id)
-		})
-	}
-	if !blames(p.budi, x.ID().String()) {
-		t.Error("Budi left the forger for another reason")
-	}
 	for _, d := range []*daemon{p.ana, p.budi, p.citra, elang, dewi} {
 		for _, honest := range []string{p.ana.id, p.budi.id, p.citra.id, elang.id, dewi.id} {
 			if blames(d, honest) {
@@ -251,7 +251,7 @@ func TestForgerAboveARelay(t *testing.T) { // alone: on a busy machine a parent 
 	}
 	for _, l := range []*leg{p.listens, hears} {
 		l.hears("ana")
-		if n := len(l.words("forged", at)); n > 40 {
+		if n := len(l.words("forged", at)); n > most() {
 			t.Errorf("%s heard %d forged frames in the end", l.name, n)
 		}
 	}

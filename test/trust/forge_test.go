@@ -4,11 +4,13 @@ import (
 	"testing"
 	"time"
 
+	"balai/node/api"
 	"balai/room/media"
 	"balai/room/session"
+	"balai/test/stalls"
 )
 
-// words 1 to 999 of the liar are honest, those of each attack begin at a thousand of their own.
+// The words of each attack begin at a thousand of their own, honest ones at 10,000.
 func heardOf(l *leg, from, to int) (n int, first, last time.Time) {
 	for _, w := range l.words("liar", time.Time{}) {
 		if w.n < from || w.n >= to {
@@ -28,10 +30,52 @@ func refused(d *daemon, id, speaker string) uint64 {
 	return s.Refused
 }
 
-// grows waits until a counter has grown by so much.
-func grows(t *testing.T, what string, from uint64, by int, now func() uint64) {
+// honest speaks as a speaker should until it is heard.
+func (l *liar) honest(t *testing.T, h *hall, to []*daemon) {
 	t.Helper()
-	eventually(t, what, func() bool { return now() >= from+uint64(by) })
+	l.talks++
+	from := 10_000 * l.talks
+	n := from
+	eventually(t, "an honest word of the liar", func() bool {
+		l.speak(n, n+20, true, nil, to...)
+		n += 20
+		got, _, _ := heardOf(h.listens, from, n)
+		return got > 10
+	})
+}
+
+// spoiled speaks frames that something is changed in until fifty of them were refused: a datagram may be lost.
+func (l *liar) spoiled(t *testing.T, h *hall, what string, from int, spoil func([]byte) []byte, to []*daemon) {
+	t.Helper()
+	was, n := refused(h.budi, h.id, l.ID().String()), from
+	eventually(t, what, func() bool {
+		l.speak(n, n+50, true, spoil, to...)
+		n = from + (n-from+50)%900
+		return refused(h.budi, h.id, l.ID().String()) >= was+50
+	})
+}
+
+// silenced lets the liar do 150 frames of something for which it has to be silenced after 0.6 s, and then be honest again. What is
+// heard is counted in frames, which a slow machine does not move; one that stood still does: all that has waited before a
+// daemon is heard at once. Then it is done once more.
+func (l *liar) silenced(t *testing.T, h *hall, what string, from int, to []*daemon, attack func(from int)) {
+	t.Helper()
+	for try := 1; ; try++ {
+		began := time.Now()
+		attack(from)
+		got, first, last := heardOf(h.listens, from, from+150)
+		stood := stalls.Stood(began, time.Now())
+		t.Logf("%s: %d of 150 frames were heard, for %v; the machine stood still for %v", what, got, last.Sub(first), stood)
+		l.honest(t, h, to)
+		if got <= 40 { // 0.6 s and a quarter
+			return
+		}
+		if stood < stalls.Much || try == 3 {
+			t.Errorf("%s: %d frames were heard", what, got)
+			return
+		}
+		from += 150
+	}
 }
 
 // Trust test 36, in the mesh: a member on stage forges its own frames and another's. Nothing forged is heard for more than
@@ -44,54 +88,25 @@ func TestForger(t *testing.T) {
 	since := h.watch()
 	to := []*daemon{h.budi, h.ana}
 
-	n := 0
-	eventually(t, "an honest word of the liar", func() bool {
-		l.speak(n, n+20, true, nil, to...)
-		n += 20
-		got, _, _ := heardOf(h.listens, 0, 1000)
-		return got > 10
-	})
-	liar := l.ID().String()
+	l.honest(t, h, to)
 
-	was := refused(h.budi, h.id, liar)
-	l.speak(1000, 1050, true, func(e []byte) []byte { e[5] ^= 0x08; return e }, to...) // the level
-	grows(t, "frames with a changed header are refused", was, 50, func() uint64 { return refused(h.budi, h.id, liar) })
-	was = refused(h.budi, h.id, liar)
-	l.speak(2000, 2050, true, func(e []byte) []byte { e[len(e)-20] ^= 1; return e }, to...)
-	grows(t, "frames with a changed ciphertext are refused", was, 50, func() uint64 { return refused(h.budi, h.id, liar) })
+	l.spoiled(t, h, "frames with a changed header are refused", 1000, func(e []byte) []byte { e[5] ^= 0x08; return e }, to) // the level
+	l.spoiled(t, h, "frames with a changed ciphertext are refused", 2000, func(e []byte) []byte { e[len(e)-20] ^= 1; return e }, to)
 	for _, from := range []int{1000, 2000} {
 		if got, _, _ := heardOf(h.listens, from, from+1000); got > 0 {
 			t.Errorf("%d forged frames were heard", got)
 		}
 	}
-	l.unsigned(t, h, to)
-	l.badBlocks(t, h, to)
+	l.silenced(t, h, "without blocks", 3000, to, func(from int) { l.speak(from, from+150, false, nil, to...) })
+	l.silenced(t, h, "with blocks over other frames", 5000, to, func(from int) { l.badBlocks(from, to) })
 	l.another(t, h)
 	h.heardAllTheTime(since)
 }
 
-// unsigned speaks for three seconds without blocks: it is silenced 0.6 s after the first, and heard again once it signs.
-func (l *liar) unsigned(t *testing.T, h *hall, to []*daemon) {
-	t.Helper()
-	l.speak(3000, 3150, false, nil, to...)
-	got, first, last := heardOf(h.listens, 3000, 4000)
-	t.Logf("without blocks %d of 150 frames were heard, for %v", got, last.Sub(first))
-	if got > 40 { // 0.6 s and a quarter: a figure in frames, which a slow machine does not move
-		t.Errorf("without blocks %d frames were heard", got)
-	}
-	n := 4000
-	eventually(t, "who signs again is heard again", func() bool {
-		l.speak(n, n+20, true, nil, to...)
-		n += 20
-		got, _, _ := heardOf(h.listens, 4000, 5000)
-		return got > 10
-	})
-}
-
 // badBlocks signs other frames than it sends: properly sealed twins that differ in what was said.
-func (l *liar) badBlocks(t *testing.T, h *hall, to []*daemon) {
-	t.Helper()
-	for n := 5000; n < 5150; {
+func (l *liar) badBlocks(from int, to []*daemon) {
+	l.t.Helper()
+	for n := from; n < from+150; {
 		var real [][]byte
 		for range 10 {
 			began := time.Now()
@@ -112,19 +127,14 @@ func (l *liar) badBlocks(t *testing.T, h *hall, to []*daemon) {
 		}
 		l.follow(to[0])
 	}
-	got, first, last := heardOf(h.listens, 5000, 6000)
-	t.Logf("with blocks over other frames %d of 150 were heard, for %v", got, last.Sub(first))
-	if got > 40 {
-		t.Errorf("with false blocks %d frames were heard", got)
-	}
 }
 
 // another sends what the honest speaker sent, changed and unchanged, and blocks of its own, in her source.
 func (l *liar) another(t *testing.T, h *hall) {
 	t.Helper()
-	was := refused(h.budi, h.id, h.ana.id)
+	was, began := refused(h.budi, h.id, h.ana.id), time.Now()
 	sent := 0
-	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+	eventually(t, "another's frames from the wrong hand are refused", func() bool {
 		all := l.tapped(h.ana, media.Frame, time.Now().Add(-100*time.Millisecond))
 		for _, e := range all {
 			same := append([]byte(nil), e.Raw...)
@@ -140,12 +150,9 @@ func (l *liar) another(t *testing.T, h *hall) {
 			b[20] ^= 1
 			l.send(h.budi, b)
 		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	if sent < 30 {
-		t.Fatalf("only %d frames were forged in another's source", sent)
-	}
-	grows(t, "another's frames from the wrong hand are refused", was, sent/2, func() uint64 { return refused(h.budi, h.id, h.ana.id) })
+		time.Sleep(30 * time.Millisecond)
+		return sent >= 30 && time.Since(began) > 2*time.Second && refused(h.budi, h.id, h.ana.id) >= was+uint64(sent/2)
+	})
 }
 
 // Trust test 37: frames that are sent again ten seconds later are not heard again, by whoever sends them.
@@ -166,34 +173,49 @@ func TestReplay(t *testing.T) {
 	for range 5 { // at once, too: these are of the present key, and not too old
 		l.send(h.budi, old[len(old)-6:]...)
 	}
-	hers := l.tapped(h.ana, media.Frame, time.Now().Add(-time.Second))
-	herWords := len(h.listens.words("ana", since.at))
+	var hers []entry
+	eventually(t, "enough of hers to replay", func() bool {
+		hers = l.tapped(h.ana, media.Frame, since.at)
+		hers = hers[max(0, len(hers)-50):]
+		return len(hers) >= 50 && len(h.listens.words("ana", since.at)) >= 30
+	})
 	pause(t, 10*time.Second)
 	at := time.Now()
-	for range 3 {
-		for _, e := range old {
-			l.send(h.budi, e)
-			time.Sleep(2 * time.Millisecond)
-		}
-		for _, e := range hers {
-			l.send(h.budi, e.Raw)
-			time.Sleep(2 * time.Millisecond)
+	again := func() {
+		for range 3 {
+			for _, e := range old {
+				l.send(h.budi, e)
+				time.Sleep(2 * time.Millisecond)
+			}
+			for _, e := range hers {
+				l.send(h.budi, e.Raw)
+				time.Sleep(2 * time.Millisecond)
+			}
 		}
 	}
-	l.speak(n, n+20, true, nil, h.budi) // so that the link is known to have carried all of it
-	eventually(t, "the words after", func() bool { got, _, _ := heardOf(h.listens, n, n+20); return got > 10 })
+	again()
+	first := n
+	eventually(t, "the words after", func() bool { // so that the link is known to have carried all of it
+		l.speak(n, n+20, true, nil, h.budi)
+		n += 20
+		got, _, _ := heardOf(h.listens, first, n)
+		return got > 10
+	})
+	var s api.Speaker
+	eventually(t, "the frames that came again are counted", func() bool { // more of them: a datagram may be lost
+		if s, _ = h.budi.stats(h.id, l.ID().String()); s.Frames >= uint64(n+100) {
+			return true
+		}
+		again()
+		return false
+	})
 	for _, w := range h.listens.words("liar", at) {
-		if w.n < n {
+		if w.n < first {
 			t.Fatalf("word %d is heard again", w.n)
 		}
 	}
-	pause(t, 1500*time.Millisecond) // the counters are told once a second
-	s, ok := h.budi.stats(h.id, l.ID().String())
-	if t.Logf("%d frames said, %d came, %d opened, %d refused", n+20, s.Frames, s.Opened, s.Refused); !ok || s.Opened > uint64(n+20) || s.Frames < uint64(n+20+100) {
+	if t.Logf("%d frames said, %d came, %d opened, %d refused", n, s.Frames, s.Opened, s.Refused); s.Opened > uint64(n) {
 		t.Error("frames are opened twice")
-	}
-	if len(hers) < 30 || herWords < 30 {
-		t.Errorf("too little to replay: %d, %d", len(hers), herWords)
 	}
 	h.heardAllTheTime(since)
 }
@@ -206,8 +228,16 @@ func TestListenerSpeaks(t *testing.T) {
 	since := h.watch()
 	l.speak(0, 150, true, nil, h.ana, h.budi)
 	for _, d := range []*daemon{h.ana, h.budi} {
-		s, ok := d.stats(h.id, l.ID().String())
-		if !ok || s.Refused < 100 || s.Opened > 0 || s.Slot != nil {
+		k := 150
+		eventually(t, d.name+" refuses frames of a listener", func() bool { // the counters are told once a second, and a datagram may be lost
+			if refused(d, h.id, l.ID().String()) >= 100 {
+				return true
+			}
+			l.speak(k, k+20, true, nil, d)
+			k = 150 + (k-150+20)%800
+			return false
+		})
+		if s, _ := d.stats(h.id, l.ID().String()); s.Opened > 0 || s.Slot != nil {
 			t.Errorf("%s: of a listener %d frames are refused, %d opened", d.name, s.Refused, s.Opened)
 		}
 	}
@@ -241,27 +271,34 @@ func TestMuted(t *testing.T) {
 		now := time.Now()
 		eventually(t, "frames leave", func() bool { return len(tap.tapped(h.ana, media.Frame, now)) > 20 })
 	}
-	// quiet counts from a moment after the answer, in which what was sent before it arrives.
+	// quiet counts from a moment after the answer, in which what was sent before it arrives: half a second in which no frame came
+	// and at whose end a record did, so a machine that stands still does not make it.
 	quiet := func(what string, do func()) {
 		t.Helper()
-		time.Sleep(500 * time.Millisecond)
+		at := time.Now()
+		eventually(t, what+": what was on its way arrives", func() bool {
+			last := at
+			if all := tap.tapped(h.ana, media.Frame, at); len(all) > 0 {
+				last = all[len(all)-1].at
+			}
+			return len(tap.tapped(h.ana, media.Record, last.Add(500*time.Millisecond))) > 0
+		})
 		since := time.Now()
 		do()
 		pause(t, 1500*time.Millisecond)
+		eventually(t, what+": the tap lives", func() bool { return len(tap.tapped(h.ana, media.Record, since.Add(1500*time.Millisecond))) > 0 })
 		if n := len(tap.tapped(h.ana, media.Frame, since)); n > 0 {
 			t.Errorf("%s: %d frames left while muted", what, n)
-		}
-		if len(tap.tapped(h.ana, media.Record, since)) == 0 {
-			t.Errorf("%s: the tap is dead", what)
 		}
 		quiets++
 	}
 	nothing := func() {}
+	began := time.Now()
 	flows()
 	h.ana.mute(h.id, true)
 	quiet("muted", nothing)
 	quiet("frames are asked for again", func() {
-		all := tap.tapped(h.ana, media.Frame, time.Now().Add(-5*time.Second))
+		all := tap.tapped(h.ana, media.Frame, began)
 		tap.ask(h.ana, all[len(all)-1].Source, all[len(all)-1].Ctr)
 	})
 	quiet("the link is opened again", func() { tap.call(h.ana) })

@@ -22,7 +22,8 @@ import (
 const (
 	kills     = 100
 	killHosts = 4                      // who are killed side by side
-	killAfter = 300 * time.Millisecond // at most, from the first write on
+	killAfter = 300 * time.Millisecond // at most, from the first writes on
+	acks      = 8                      // as many acknowledged writes a life waits for before that, in the mean
 )
 
 // Trust test 43 for the whole daemon: a host's daemon is killed a hundred times, at random moments while it writes
@@ -140,6 +141,19 @@ func (x *doomed) life() {
 		wg.Go(func() { x.decide(f, end) })
 	}
 	wg.Go(func() { x.invite(end) })
+	written := make(chan struct{})
+	go func() { wg.Wait(); close(written) }() // who decides too much is refused, and ends
+	x.mu.Lock()
+	for enough := x.n + len(x.invites) + x.r.IntN(2*acks+1); x.n+len(x.invites) < enough; { // a slow machine writes as much as a fast one
+		x.mu.Unlock()
+		select {
+		case <-written:
+			enough = 0
+		case <-time.After(2 * time.Millisecond):
+		}
+		x.mu.Lock()
+	}
+	x.mu.Unlock()
 	time.Sleep(time.Duration(x.r.Int64N(int64(killAfter))))
 	x.d.end(syscall.SIGKILL)
 	close(end)

@@ -10,6 +10,8 @@ import (
 
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v3"
+
+	"balai/test/stalls"
 )
 
 const (
@@ -259,12 +261,24 @@ func (l *leg) hears(who string) {
 type witness struct {
 	at           time.Time
 	sent, opened uint64
+	skew         time.Duration // between the two readings
 }
 
-// watch begins to look how a listener hears a speaker.
+// watch begins to look how a listener hears a speaker. The counters are told once a second: it waits until they are new.
 func (h *hall) watch() witness {
-	s, _ := h.budi.stats(h.id, h.ana.id)
-	return witness{time.Now(), h.ana.uplink(h.id), s.Opened}
+	t := h.ana.t
+	t.Helper()
+	fresh := func(what string, now func() uint64) (n uint64) {
+		was := now()
+		eventually(t, what, func() bool { n = now(); return n != was })
+		return n
+	}
+	w := witness{at: time.Now()}
+	w.sent = fresh("the speaker's counter", func() uint64 { return h.ana.uplink(h.id) })
+	first := time.Now()
+	w.opened = fresh("the listener's counter", func() uint64 { s, _ := h.budi.stats(h.id, h.ana.id); return s.Opened })
+	w.skew = time.Since(first)
+	return w
 }
 
 // heardAllTheTime shows that the honest speaker was heard since: each word once, nearly all that were sent opened, and nearly
@@ -274,17 +288,26 @@ func (h *hall) heardAllTheTime(w witness) {
 	t.Helper()
 	const enough = 300 // frames: what was done may have taken less time
 	eventually(t, "the honest speaker has said enough", func() bool { return h.ana.uplink(h.id)-w.sent >= enough })
-	pause(t, 1500*time.Millisecond) // the counters are told once a second
-	all := h.listens.words("ana", w.at)
+	h.speaks.hush(true) // the counters of both come to rest, however late they are told
+	defer h.speaks.hush(false)
+	var sent, opened uint64
+	var all []word
+	var since time.Time
+	eventually(t, "nothing is on its way any more", func() bool {
+		s, _ := h.budi.stats(h.id, h.ana.id)
+		a, b, c := h.ana.uplink(h.id)-w.sent, s.Opened-w.opened, h.listens.words("ana", w.at)
+		if a != sent || b != opened || len(c) != len(all) {
+			sent, opened, all, since = a, b, c, time.Now()
+		}
+		return stalls.Took(since) > 2500*time.Millisecond
+	})
 	distinct := map[int]bool{}
 	for _, x := range all {
 		distinct[x.n] = true
 	}
-	s, _ := h.budi.stats(h.id, h.ana.id)
-	sent, opened := h.ana.uplink(h.id)-w.sent, s.Opened-w.opened
 	t.Logf("of the honest speaker %d frames were sent, %d opened, %d heard", sent, opened, len(all))
-	const stale = 60 // frames: the counters may be a second old at either end
-	if opened+stale < sent*8/10 || len(distinct)+stale < int(opened)*9/10 {
+	stale := uint64(10 + w.skew/tick) // frames that were on their way when it began, and between the two readings
+	if opened+stale < sent*8/10 || uint64(len(distinct))+stale < opened*9/10 {
 		t.Error("the honest speaker is not heard all the time")
 	}
 	if len(distinct) != len(all) {

@@ -42,6 +42,7 @@ type liar struct {
 	links  map[peer.ID]*link
 	seq    uint16
 	start  time.Time
+	talks  int // honest ones
 
 	deaf bool                                   // hears no gossip: who does, and passes nothing on, would be a hole in it
 	told func(from peer.ID, r *wire.LinkRecord) // each record of a link's stream; nil: none is looked at
@@ -179,14 +180,17 @@ func (l *liar) say(to peer.ID, r *wire.StageMessage) error {
 	return m.Gossip(l.ctx, to, hostile.StageTopic, r)
 }
 
+// connect connects with a daemon, however often it takes: a handshake on a busy machine may be too slow.
 func (l *liar) connect(d *daemon) peer.ID {
 	l.t.Helper()
+	eventually(l.t, "a connection with "+d.name, func() bool { return l.tryConnect(d) == nil })
+	return idOf(d)
+}
+
+func (l *liar) tryConnect(d *daemon) error {
 	i := slices.IndexFunc(d.addrs, func(a string) bool { return strings.Contains(a, "/quic-v1/") })
-	id, err := l.Connect(l.ctx, d.addrs[i])
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	return id
+	_, err := l.Connect(l.ctx, d.addrs[i])
+	return err
 }
 
 func idOf(d *daemon) peer.ID {

@@ -114,6 +114,16 @@ func privateAddresses(t *testing.T, local bool) {
 		return err == nil && slices.Equal(slices.Sorted(slices.Values(v.Core)), core)
 	})
 	eventuallyWithin(t, 3*patience, "the listener has been lied to in all ways", func() bool { return int(asked.Load()) >= 2*len(lied) })
+	if local {
+		eventuallyWithin(t, 3*patience, "each bait that is to be taken is", func() bool {
+			for i, x := range baits {
+				if x.hits.Load() == 0 && !lied[i].foreign {
+					return false
+				}
+			}
+			return inLease.hits.Load() > 0
+		})
+	}
 	pause(t, 3*time.Second)
 	t.Logf("local %v: asked %d times; the address in the lease was dialled %d times", local, asked.Load(), inLease.hits.Load())
 	if (inLease.hits.Load() > 0) != local {

@@ -12,6 +12,7 @@ import (
 	"balai/room"
 	"balai/room/wire"
 	"balai/test/hostile"
+	"balai/test/stalls"
 )
 
 // passOf is a pass as an authority would sign it for a listener who is not in the ledger; change may spoil it.
@@ -54,6 +55,18 @@ func (p *play) tries(t *testing.T, who *hostile.Peer, at place, pass *wire.Signe
 	return nil
 }
 
+// takes waits until a relay takes a pass: the end of a link before may still be on its way.
+func (p *play) takes(t *testing.T, when string, who *hostile.Peer, at place, pass *wire.Signed, sources ...*wire.Signed) {
+	t.Helper()
+	var err error
+	for end := time.Now().Add(patience); time.Now().Before(end); pause(t, 100*time.Millisecond) {
+		if err = p.tries(t, who, at, pass, sources...); err == nil {
+			return
+		}
+	}
+	t.Errorf("%s takes no good pass %s: %v", at.name, when, err)
+}
+
 // passes is trust test 57: who is kicked is taken by no relay, whatever pass is shown; neither is a pass that is not good.
 func (p *play) passes(t *testing.T) {
 	since := p.watch()
@@ -94,9 +107,7 @@ func (p *play) passes(t *testing.T) {
 			}
 		}
 		stranger := newPeer(t)
-		if err := p.tries(t, stranger, at, p.passOf(host, stranger.ID(), nil)); err != nil {
-			t.Errorf("%s does not take a good pass: %v", at.name, err)
-		}
+		p.takes(t, "of a stranger", stranger, at, p.passOf(host, stranger.ID(), nil))
 	}
 
 	kicked := p.crowd[len(p.crowd)-1]
@@ -105,14 +116,13 @@ func (p *play) passes(t *testing.T) {
 		t.Fatal("a welcome without a pass")
 	}
 	for _, at := range p.relays() {
-		if err := p.tries(t, kicked.Peer, at, mine, kicked.source()); err != nil {
-			t.Errorf("%s does not take the member before the kick: %v", at.name, err)
-		}
+		p.takes(t, "of the member before the kick", kicked.Peer, at, mine, kicked.source())
 	}
 	listening := p.children(t, kicked.Peer, mine)
 	p.ana.act(p.id, kicked.ID().String(), "kick")
+	done := time.Now()
 	for _, c := range listening {
-		p.isCut(t, c)
+		p.isCut(t, c, done)
 	}
 	var wg sync.WaitGroup
 	for _, at := range append(p.relays(), p.ana.place(), p.budi.place()) {
@@ -136,29 +146,38 @@ func (p *play) children(t *testing.T, who *hostile.Peer, pass *wire.Signed) (out
 		t.Fatal(err)
 	}
 	for _, at := range p.relays() {
-		var c *caller
-		eventually(t, at.name+" takes the child again", func() bool { // its last link may not be forgotten yet
-			var err error
-			if c, err = dial(t.Context(), who, at, id); err != nil {
-				return false
-			}
-			a, err := c.join(&wire.Join{Room: id[:], Mode: 1, Pass: pass})
-			return err == nil && a.GetAdmit() != nil
-		})
-		out = append(out, c)
+		out = append(out, p.admit(t, who, at, &wire.Join{Room: id[:], Mode: 1, Pass: pass}))
 	}
 	return out
 }
 
-// isCut waits until the relay ends a link by itself.
-func (p *play) isCut(t *testing.T, c *caller) {
+// admit is a link of a peer that a relay has admitted, however often it takes: its last link may not be forgotten yet, or the relay
+// may not know yet that it is one.
+func (p *play) admit(t *testing.T, who *hostile.Peer, at place, j *wire.Join, sources ...*wire.Signed) (c *caller) {
 	t.Helper()
-	_ = c.s.SetDeadline(time.Now().Add(5 * time.Second)) // its end fails the test below
-	began := time.Now()
+	eventually(t, at.name+" admits a child", func() bool {
+		var err error
+		if c, err = dial(t.Context(), who, at, [32]byte(j.Room), sources...); err != nil {
+			return false
+		}
+		a, err := c.join(j)
+		if err != nil || a.GetAdmit() == nil {
+			_ = c.s.Reset() // it is over
+			return false
+		}
+		return true
+	})
+	return c
+}
+
+// isCut waits until the relay ends a link by itself, after its child was kicked.
+func (p *play) isCut(t *testing.T, c *caller, kicked time.Time) {
+	t.Helper()
+	_ = c.s.SetDeadline(kicked.Add(patience)) // its end fails the test below
 	for {
 		if err := c.s.Read(&wire.LinkRecord{}); err != nil {
-			if time.Since(began) > 4500*time.Millisecond {
-				t.Errorf("%v keeps the link of a kicked child: %v", c.s.Remote(), err)
+			if stalls.Took(kicked) > kickLimit {
+				t.Errorf("%v keeps the link of a kicked child for %v: %v", c.s.Remote(), time.Since(kicked), err)
 			}
 			return
 		}

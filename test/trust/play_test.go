@@ -171,15 +171,26 @@ func calmFor(t *testing.T, d time.Duration, read func() figures) figures {
 	return least
 }
 
-// flat compares two figures of one process by generous bounds.
-func flat(t *testing.T, what string, before, after figures) {
+// flat compares two figures of one process by generous bounds, and reads the second again while they are not kept: on a slow
+// machine those who left are forgotten later.
+func flat(t *testing.T, what string, before, after figures, read func() figures) {
 	t.Helper()
-	t.Logf("%s: before: %v; after: %v", what, before, after)
-	if after["go_goroutines"] > before["go_goroutines"]+40 {
-		t.Errorf("%s: goroutines grow", what)
+	var grown []string
+	for end := time.Now().Add(patience); ; {
+		grown = grown[:0]
+		for name, more := range map[string]float64{"go_goroutines": 40, "go_memstats_heap_alloc_bytes": 12 << 20, "process_resident_memory_bytes": 64 << 20} {
+			if after[name] > before[name]+more {
+				grown = append(grown, name)
+			}
+		}
+		if len(grown) == 0 || time.Now().After(end) {
+			break
+		}
+		after = calm(t, read)
 	}
-	if after["go_memstats_heap_alloc_bytes"] > before["go_memstats_heap_alloc_bytes"]+12<<20 || after["process_resident_memory_bytes"] > before["process_resident_memory_bytes"]+64<<20 {
-		t.Errorf("%s: memory grows", what)
+	t.Logf("%s: before: %v; after: %v", what, before, after)
+	if len(grown) > 0 {
+		t.Errorf("%s: %v grow", what, grown)
 	}
 }
 
@@ -249,7 +260,7 @@ func (p *play) carried(t *testing.T, core ...string) {
 	t.Helper()
 	slices.Sort(core)
 	var since, told time.Time
-	eventuallyWithin(t, 2*patience, "the core carries the room", func() bool {
+	eventuallyWithin(t, 4*patience, "the core carries the room", func() bool {
 		a, b := p.view(p.ana), p.view(p.budi)
 		ok := !p.linked(p.budi, p.ana.id)
 		if time.Since(told) > 10*time.Second {

