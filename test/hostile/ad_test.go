@@ -18,7 +18,7 @@ func TestYesterdaysAd(t *testing.T) {
 	t.Parallel()
 	p := newHostile(t)
 	d := startDaemon(t, "Guest", p.Addrs()[0].String())
-	eventually(t, 15*time.Second, "the daemon at the hostile peer", func() bool { return p.Connected(d.key.ID()) })
+	eventually(t, "the daemon at the hostile peer", func() bool { return p.Connected(d.key.ID()) })
 	ofRoom := func() hostile.Room {
 		key, err := identity.Generate()
 		if err != nil {
@@ -40,7 +40,7 @@ func TestYesterdaysAd(t *testing.T) {
 	shown := func(r hostile.Room) bool { return listed(t, d, r.ID().String()) }
 	hear := func(what string, r hostile.Room, ad func() *wire.Signed) {
 		t.Helper()
-		eventually(t, 20*time.Second, what, func() bool {
+		eventually(t, what, func() bool {
 			tell(ad())
 			time.Sleep(200 * time.Millisecond)
 			return shown(r)
@@ -50,9 +50,9 @@ func TestYesterdaysAd(t *testing.T) {
 	known, brief := ofRoom(), ofRoom()
 	now := known.Ad(nil)
 	hear("a room of today", known, func() *wire.Signed { return now })
-	short := brief.Ad(at(0, 2*time.Second))
-	hear("a room that is gone soon", brief, func() *wire.Signed { short = brief.Ad(at(0, 2*time.Second)); return short })
-	eventually(t, 20*time.Second, "it is gone", func() bool { return !shown(brief) })
+	short := brief.Ad(at(0, 5*time.Second))
+	hear("a room that is gone soon", brief, func() *wire.Signed { short = brief.Ad(at(0, 5*time.Second)); return short })
+	eventually(t, "it is gone", func() bool { return !shown(brief) })
 
 	old := map[string]hostile.Room{"yesterday's": ofRoom(), "older than it may be": ofRoom(), "of tomorrow": ofRoom()}
 	ads := map[string]*wire.Signed{

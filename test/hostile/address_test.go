@@ -110,12 +110,18 @@ func newLure(t *testing.T, p *hostile.Peer, x *trap, unsigned bool) lure {
 	return l
 }
 
-// settle joins the room and waits until the daemon has dialled the trap, given up, or had long enough for either.
-func settle(t *testing.T, d *daemon, x *trap, join func() (session.View, error)) {
+// settle joins the room and waits until the daemon has dialled the trap; where it must not, until it has given up, or had long
+// enough for either. It begins when told is so.
+func settle(t *testing.T, d *daemon, x *trap, dialled bool, told func() bool, join func() (session.View, error)) {
 	t.Helper()
 	v, err := join()
 	if err != nil {
 		t.Fatal(err)
+	}
+	eventually(t, "the daemon asked the hostile peer", told)
+	if dialled {
+		eventually(t, "the trap works: it is dialled", func() bool { return x.hits.Load() > 0 })
+		return
 	}
 	for end := time.Now().Add(6 * time.Second); time.Now().Before(end) && x.hits.Load() == 0; time.Sleep(100 * time.Millisecond) {
 		if d.room(t, v.ID).State.Over() {
@@ -130,18 +136,18 @@ func TestAdWithPrivateAddresses(t *testing.T) {
 	t.Parallel()
 	p := newHostile(t)
 	d := startDaemon(t, "Guest", p.Addrs()[0].String())
-	eventually(t, 15*time.Second, "the daemon at the hostile peer", func() bool { return p.Connected(d.key.ID()) })
+	eventually(t, "the daemon at the hostile peer", func() bool { return p.Connected(d.key.ID()) })
 	for _, c := range lures {
 		x := newTrap(t)
 		l := newLure(t, p, x, c.unsigned)
 		id := l.room.ID().String()
-		eventually(t, 20*time.Second, c.name+": the room in the hallway", func() bool {
+		eventually(t, c.name+": the room in the hallway", func() bool {
 			_ = p.Subscribe(t.Context(), d.key.ID(), hostile.Lobby, hostile.LobbyTopic) // tried again
 			_ = hostile.Advertise(t.Context(), p, d.key.ID(), l.room.Ad(nil, l.record)) // tried again
 			time.Sleep(300 * time.Millisecond)
 			return listed(t, d, id)
 		})
-		settle(t, d, x, func() (session.View, error) { return d.Join(t.Context(), "", id, c.local) })
+		settle(t, d, x, c.dialled, func() bool { return true }, func() (session.View, error) { return d.Join(t.Context(), "", id, c.local) })
 		if n := x.hits.Load(); (n > 0) != c.dialled {
 			t.Errorf("%s: the address of an ad was dialled %d times", c.name, n)
 		}
@@ -168,13 +174,13 @@ func TestRedirectToPrivateAddresses(t *testing.T) {
 	t.Parallel()
 	p := newHostile(t)
 	d := startDaemon(t, "Guest", p.Addrs()[0].String())
-	eventually(t, 15*time.Second, "the daemon at the hostile peer", func() bool { return p.Connected(d.key.ID()) })
+	eventually(t, "the daemon at the hostile peer", func() bool { return p.Connected(d.key.ID()) })
 	for _, c := range lures {
 		x := newTrap(t)
 		l := newLure(t, p, x, c.unsigned)
 		var asked atomic.Int32
 		p.Handle(hostile.Join, func(s *hostile.Stream) {
-			_ = s.SetDeadline(time.Now().Add(5 * time.Second)) // a dead stream fails in the next line
+			_ = s.SetDeadline(time.Now().Add(patience)) // a dead stream fails in the next line
 			var m wire.JoinMessage
 			if s.Read(&m) != nil || m.GetHello() == nil {
 				return
@@ -185,8 +191,7 @@ func TestRedirectToPrivateAddresses(t *testing.T) {
 			}}}) // the other side may have gone
 		})
 		link := linkTo(t, l.room, p)
-		settle(t, d, x, func() (session.View, error) { return d.Join(t.Context(), link, "", c.local) })
-		eventually(t, 10*time.Second, c.name+": the daemon asked the hostile peer", func() bool { return asked.Load() > 0 })
+		settle(t, d, x, c.dialled, func() bool { return asked.Load() > 0 }, func() (session.View, error) { return d.Join(t.Context(), link, "", c.local) })
 		if n := x.hits.Load(); (n > 0) != c.dialled {
 			t.Errorf("%s: dialled %d times", c.name, n)
 		}

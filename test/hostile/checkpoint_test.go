@@ -37,20 +37,20 @@ func TestTheHostsFalseCheckpoint(t *testing.T) {
 	for _, honest := range []bool{true, false} {
 		t.Run(map[bool]string{true: "true", false: "false"}[honest], func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 			defer cancel()
 			first, guest, id, link := twoDaemons(t)
 			at := []*daemon{first, guest}
 			p, a := becomeModerator(t, ctx, link, id, at...)
-			eventually(t, 60*time.Second, "the room to be hers", func() bool {
+			eventually(t, "the room to be hers", func() bool {
 				beckon(t, ctx, a, first, id) // she is here
 				_ = first.Do(ctx, http.MethodPost, "/rooms/"+id+"/transfer", map[string]string{"peer": p.ID().String()}, nil)
 				return first.people(t, id)[p.ID().String()].Role == "host"
 			})
-			everywhere(t, 20*time.Second, "all to know their host", at, func(d *daemon) bool { return d.people(t, id)[p.ID().String()].Role == "host" })
+			everywhere(t, "all to know their host", at, func(d *daemon) bool { return d.people(t, id)[p.ID().String()].Role == "host" })
 
 			var op *wire.Signed
-			eventually(t, 60*time.Second, "one ledger at both, and her word on it", func() bool {
+			eventually(t, "one ledger at both, and her word on it", func() bool {
 				l := ledgerOf(t, ctx, p, a, first)
 				if l.Hash() != ledgerOf(t, ctx, p, a, guest).Hash() {
 					return false
@@ -70,7 +70,7 @@ func TestTheHostsFalseCheckpoint(t *testing.T) {
 				x, ok := d.op(t, id, op)
 				return ok && !x.Void
 			}
-			eventually(t, 60*time.Second, "the checkpoint at both", func() bool {
+			eventually(t, "the checkpoint at both", func() bool {
 				for _, d := range at {
 					shout(t, ctx, a, d, id, op)
 					whisper(t, ctx, a, d, id, op)
@@ -78,7 +78,7 @@ func TestTheHostsFalseCheckpoint(t *testing.T) {
 				time.Sleep(200 * time.Millisecond)
 				return held(first) && held(guest)
 			})
-			everywhere(t, 20*time.Second, "what they say of it", at, func(d *daemon) bool { return d.room(t, id).Differs == !honest })
+			everywhere(t, "what they say of it", at, func(d *daemon) bool { return d.room(t, id).Differs == !honest })
 			for _, d := range at {
 				findings, err := d.Doctor(ctx)
 				if err != nil {
@@ -92,8 +92,8 @@ func TestTheHostsFalseCheckpoint(t *testing.T) {
 					t.Errorf("the state is another: %+v, before %+v", now, before)
 				}
 			}
-			talk(t, first, guest, id, 20*time.Second)
-			talk(t, guest, first, id, 20*time.Second)
+			talk(t, first, guest, id)
+			talk(t, guest, first, id)
 		})
 	}
 }

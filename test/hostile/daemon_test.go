@@ -3,6 +3,7 @@ package hostile_test
 import (
 	"context"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,7 +16,15 @@ import (
 	"balai/room"
 	"balai/room/session"
 	"balai/test/hostile"
+	"balai/test/stalls"
 )
+
+func TestMain(m *testing.M) {
+	end := stalls.Watch()
+	code := m.Run()
+	end()
+	os.Exit(code)
+}
 
 // daemon is one honest person's whole daemon, reached by its local API as any program would.
 type daemon struct {
@@ -84,7 +93,7 @@ func (d *daemon) open(t *testing.T, name, visibility string) session.View {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 15*time.Second, "the room is live", func() bool { return d.room(t, v.ID).State == session.Live })
+	eventually(t, "the room is live", func() bool { return d.room(t, v.ID).State == session.Live })
 	return d.room(t, v.ID)
 }
 
@@ -118,7 +127,7 @@ func (d *daemon) enter(t *testing.T, link string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, "let in", func() bool { return d.room(t, v.ID).State == session.Live })
+	eventually(t, "let in", func() bool { return d.room(t, v.ID).State == session.Live })
 }
 
 // people are the members by peer id.
@@ -162,24 +171,18 @@ func (d *daemon) decisions(t *testing.T, id string) []session.Decision {
 }
 
 // talk shows that what one daemon says the other hears.
-func talk(t *testing.T, from, to *daemon, id string, limit time.Duration) {
+func talk(t *testing.T, from, to *daemon, id string) {
 	t.Helper()
-	text := "do you hear me? " + time.Now().Format(time.StampNano)
-	from.say(t, id, text)
-	for n := 0; ; n++ {
-		end := time.Now().Add(5 * time.Second)
-		for time.Now().Before(end) {
-			if to.heard(t, id, text) {
-				return
-			}
-			time.Sleep(50 * time.Millisecond)
+	var said []string
+	var last time.Time
+	eventually(t, "one honest member hears the other", func() bool {
+		if time.Since(last) > 5*time.Second { // again: chat is told once
+			last = time.Now()
+			said = append(said, "do you hear me? "+last.Format(time.StampNano))
+			from.say(t, id, said[len(said)-1])
 		}
-		if limit -= 5 * time.Second; limit <= 0 {
-			t.Fatal("one honest member does not hear the other")
-		}
-		text = "and now? " + time.Now().Format(time.StampNano)
-		from.say(t, id, text)
-	}
+		return slices.ContainsFunc(said, func(text string) bool { return to.heard(t, id, text) })
+	})
 }
 
 // visit connects a new hostile peer to daemons.

@@ -12,6 +12,7 @@ import (
 
 	"balai/node/api"
 	"balai/test/hostile"
+	"balai/test/stalls"
 )
 
 // TestJunkClaims is trust test 20: a thousand claims a second that are no proof, while strangers hold all the streams and
@@ -75,12 +76,18 @@ func TestJunkClaims(t *testing.T) {
 		}
 	}
 
-	eventually(t, 20*time.Second, "the flood is in full swing", func() bool { return junk.Load() > 500 })
+	eventually(t, "the flood is in full swing", func() bool { return junk.Load() > 500 })
 	before, at := junk.Load(), time.Now()
 	var worst time.Duration
-	for range 5 {
+	for n, tries := 0, 0; n < 5; n++ {
 		p, began := visit(t, host), time.Now()
-		if _, err := tryJoin(t, p, host, f.Entry(p.ID())); err != nil {
+		_, err := tryJoin(t, p, host, f.Entry(p.ID()))
+		if stood := stalls.Stood(began, time.Now()); err != nil && stood > stalls.Much && tries < 3 { // a person would try again
+			t.Logf("once more: the machine stood still for %v: %v", stood, err)
+			n, tries = n-1, tries+1
+			continue
+		}
+		if err != nil {
 			t.Errorf("an honest newcomer: %v", err)
 		}
 		worst = max(worst, time.Since(began))

@@ -14,7 +14,7 @@ import (
 	"balai/test/hostile"
 )
 
-const joinTime = 20 * time.Second
+const joinTime = patience
 
 // tryJoin is one attempt at d by p; the error is what the admitter says.
 func tryJoin(t *testing.T, p *hostile.Peer, d *daemon, e hostile.Entry) (*hostile.Member, error) {

@@ -20,8 +20,8 @@ func twoDaemons(t *testing.T) (host, guest *daemon, id, link string) {
 	id = host.open(t, "A", "unlisted").ID
 	link = host.link(t, id, api.InviteRequest{})
 	guest.enter(t, link)
-	talk(t, host, guest, id, 20*time.Second)
-	talk(t, guest, host, id, 20*time.Second)
+	talk(t, host, guest, id)
+	talk(t, guest, host, id)
 	return host, guest, id, link
 }
 
@@ -35,7 +35,7 @@ func becomeMember(t *testing.T, ctx context.Context, link, id string, at ...*dae
 		t.Fatal(err)
 	}
 	text, seq := "hello from a member "+p.ID().String(), uint64(0)
-	eventually(t, 30*time.Second, "the hostile member's chat everywhere", func() bool {
+	eventually(t, "the hostile member's chat everywhere", func() bool {
 		heard := true
 		for _, d := range at {
 			seq++
@@ -53,7 +53,7 @@ func becomeMember(t *testing.T, ctx context.Context, link, id string, at ...*dae
 // that she could think of; it is applied nowhere, and the host's own word is.
 func TestListenerDecidesNothing(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 	defer cancel()
 	host, guest, id, link := twoDaemons(t)
 	p, m := becomeMember(t, ctx, link, id, host, guest)
@@ -92,8 +92,8 @@ func TestListenerDecidesNothing(t *testing.T) {
 	if err := host.Act(ctx, id, guest.key.ID().String(), "stage", ""); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, "the host's own decision at the guest's daemon", func() bool { return guest.room(t, id).Me.OnStage })
-	talk(t, host, guest, id, 20*time.Second)
+	eventually(t, "the host's own decision at the guest's daemon", func() bool { return guest.room(t, id).Me.OnStage })
+	talk(t, host, guest, id)
 	for name, d := range map[string]*daemon{"host": host, "guest": guest} {
 		nothingDecided(t, name, d, id, host, guest, p)
 	}
@@ -128,7 +128,7 @@ func nothingDecided(t *testing.T, name string, d *daemon, id string, host, guest
 // knows the names of the topics, hears and delivers nothing before it is admitted.
 func TestOutsiderAtDaemons(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 	defer cancel()
 	host, guest, id, link := twoDaemons(t)
 	f := mustParse(t, link)
@@ -139,7 +139,7 @@ func TestOutsiderAtDaemons(t *testing.T) {
 			_ = p.Subscribe(ctx, d.key.ID(), hostile.Members, topics...)                  // being cut off is as good
 			_ = p.Publish(ctx, d.key.ID(), hostile.Members, topics[1], make([]byte, 200)) // the same
 		}
-		talk(t, host, guest, id, 20*time.Second)
+		talk(t, host, guest, id)
 		time.Sleep(time.Second)
 	}
 	for _, m := range p.Heard(hostile.Members) {
@@ -160,7 +160,7 @@ func TestOutsiderAtDaemons(t *testing.T) {
 // TestOversizeAtDaemons is trust test 22 with everything real.
 func TestOversizeAtDaemons(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 	defer cancel()
 	host, guest, id, link := twoDaemons(t)
 	p, m := becomeMember(t, ctx, link, id, host, guest)
@@ -168,19 +168,19 @@ func TestOversizeAtDaemons(t *testing.T) {
 		if err := p.Publish(ctx, d.key.ID(), hostile.Members, m.Topic(hostile.OpsTopic), make([]byte, 17<<10)); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 15*time.Second, "the stream of the big message is cut", func() bool {
+		eventually(t, "the stream of the big message is cut", func() bool {
 			return p.SayRaw(ctx, d.key.ID(), hostile.Members, []byte{0}) != nil
 		})
 	}
-	talk(t, host, guest, id, 15*time.Second)
-	talk(t, guest, host, id, 15*time.Second)
+	talk(t, host, guest, id)
+	talk(t, guest, host, id)
 }
 
 // TestAnothersWords: a member signs chat and presence in the name of others; nobody shows the words, and
 // nobody's name changes.
 func TestAnothersWords(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 	defer cancel()
 	host, guest, id, link := twoDaemons(t)
 	p, m := becomeMember(t, ctx, link, id, host, guest)
@@ -191,8 +191,8 @@ func TestAnothersWords(t *testing.T) {
 			_ = m.Greet(ctx, d.key.ID())                                                                                          // again, if that happened
 		}
 	}
-	talk(t, host, guest, id, 20*time.Second)
-	talk(t, guest, host, id, 20*time.Second)
+	talk(t, host, guest, id)
+	talk(t, guest, host, id)
 	for name, d := range map[string]*daemon{"Host": host, "Guest": guest} {
 		if d.heard(t, id, "words of another") {
 			t.Errorf("%s shows the forged words", name)
