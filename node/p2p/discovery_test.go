@@ -21,15 +21,16 @@ import (
 	"balai/node/p2p/rendezvous"
 	"balai/room"
 	"balai/room/wire"
+	"balai/test/stalls"
 )
 
 // community starts a rendezvous point and two hosts that keep connected to it.
-func community(t *testing.T) (point, a, b *Host) {
+func community(t *testing.T, listen ...string) (point, a, b *Host) {
 	t.Helper()
 	cp := testConfig(t)
 	cp.Community = true
 	point = start(t, cp)
-	ca, cb := testConfig(t), testConfig(t)
+	ca, cb := testConfig(t, listen...), testConfig(t, listen...)
 	ca.Bootstrap, cb.Bootstrap = []peer.AddrInfo{info(point)}, []peer.AddrInfo{info(point)}
 	a, b = start(t, ca), start(t, cb)
 	eventually(t, "connected to the point", func() bool {
@@ -142,7 +143,7 @@ func TestCircuit(t *testing.T) {
 	if err := errors.Join(s.Write(m), s.Read(&got)); err != nil || !proto.Equal(m, &got) {
 		t.Fatal(err)
 	}
-	short, cancel := context.WithTimeout(testContext(t), 300*time.Millisecond)
+	short, cancel := context.WithTimeout(testContext(t), time.Second)
 	defer cancel()
 	if _, err := b.OpenLink(short, a.ID(), [32]byte{}, LinkConfig{}); !errors.Is(err, ErrCircuit) {
 		t.Errorf("media over a circuit: %v", err)
@@ -173,6 +174,8 @@ func TestCircuit(t *testing.T) {
 
 // TestSeekCircuits: the search for reservations begins with the first community node. (On loopback none is made.)
 func TestSeekCircuits(t *testing.T) {
+	t.Cleanup(stalls.Watch())
+	began := time.Now()
 	_, a, _ := community(t)
 	sub, err := a.host.EventBus().Subscribe(new(event.EvtLocalReachabilityChanged))
 	if err != nil {
@@ -184,14 +187,17 @@ func TestSeekCircuits(t *testing.T) {
 		if r := e.(event.EvtLocalReachabilityChanged).Reachability; r != network.ReachabilityUnknown {
 			t.Error("reachability", r)
 		}
-	case <-time.After(12 * time.Second): // AutoNAT's own would come after 15
+	case <-time.After(limit):
 		t.Error("the search has not begun")
+	}
+	if took := stalls.Took(began); took > 12*time.Second { // AutoNAT's own would come after 15
+		t.Errorf("the search began only after %v", took)
 	}
 }
 
 // TestPastCircuit: a link asked for over a circuit dials the peer's own addresses, where it may.
 func TestPastCircuit(t *testing.T) {
-	point, a, b := community(t)
+	point, a, b := community(t, onQUIC)
 	if _, err := circuit.Reserve(testContext(t), a.host, info(point)); err != nil {
 		t.Fatal(err)
 	}

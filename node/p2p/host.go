@@ -45,6 +45,7 @@ type Config struct {
 	announce    func([]ma.Multiaddr) []ma.Multiaddr // what this host says its addresses are; tests give it public ones
 	gossipLimit int                                 // bytes of a gossip message; tests make a peer that breaks the limit
 	betterAfter time.Duration                       // until a peer by TCP is tried by QUIC; tests have no time
+	lead        time.Duration                       // of QUIC before TCP; tests of what comes of it give it more, for a busy machine
 }
 
 // Host is one libp2p node. All methods are safe from any goroutine.

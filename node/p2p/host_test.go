@@ -59,7 +59,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	goleak.VerifyNone(t, append(leakOptions(), before)...)
+	noLeaks(t, before)
 }
 
 // TestManyBehindOneAddress connects 200 peers from 127.0.0.1.

@@ -67,7 +67,7 @@ func TestLead(t *testing.T) {
 func TestLeadOverTheWire(t *testing.T) {
 	b := testHost(t)
 	for range 20 {
-		dials := lead{by: 10 * time.Second} // a busy machine
+		dials := lead{by: limit} // a busy machine
 		a, err := libp2p.New(libp2p.NoListenAddrs, libp2p.DisableMetrics(), libp2p.DisableRelay(), libp2p.Transport(dials.quic), libp2p.Transport(dials.tcp),
 			libp2p.SwarmOpts(swarm.WithDialRanker(func(addrs []ma.Multiaddr) (all []network.AddrDelay) {
 				for _, addr := range addrs {
@@ -78,7 +78,7 @@ func TestLeadOverTheWire(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		err = a.Connect(ctx, peer.AddrInfo{ID: b.ID(), Addrs: b.Addrs()})
 		cancel()
 		if err != nil {

@@ -94,7 +94,7 @@ func openPair(t testing.TB, a, b *Host) (la, lb *Link, ea, eb *end) {
 // pass sends until one bundle arrives: datagrams may be lost.
 func pass(t testing.TB, l *Link, to *end) string {
 	t.Helper()
-	for range 200 {
+	for end := time.Now().Add(limit); time.Now().Before(end); {
 		if !l.Send(bundle(l, "hello")) {
 			t.Fatal("not sent")
 		}

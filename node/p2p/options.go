@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"net/netip"
@@ -62,7 +63,7 @@ func (h *Host) options() ([]libp2p.Option, error) {
 	if err != nil {
 		return nil, err
 	}
-	dials := lead{by: quicLead}
+	dials := lead{by: cmp.Or(h.cfg.lead, quicLead)}
 	opts := []libp2p.Option{
 		libp2p.Identity(h.cfg.Key),
 		libp2p.UserAgent("balai"),

@@ -72,8 +72,11 @@ func TestLinkWithoutUDP(t *testing.T) {
 
 // TestLinkPrefersQUIC: with both, the connection is QUIC.
 func TestLinkPrefersQUIC(t *testing.T) {
+	c := testConfig(t)
+	c.lead = limit // a busy machine
 	for range 5 {
-		a, b := testHost(t), testHost(t)
+		a, b := start(t, c), testHost(t)
+		c.Key = newKey(t)
 		learn(t, a, b.Record())
 		la, lb, _, _ := openPair(t, a, b)
 		if la.Carrier() != Datagram || lb.Carrier() != Datagram {
