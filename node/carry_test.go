@@ -42,15 +42,13 @@ func usesOf(v session.View, use string) (out []string) {
 // With the seventh person real daemons choose a core by themselves, and everybody hears by it.
 func TestACore(t *testing.T) {
 	people, rooms := crowd(t, 9, 3)
-	core := until(t, rooms[0], "a core", func(v session.View) bool { return len(v.Core) >= 2 }).Core
 	for i, r := range rooms {
 		me := people[i].id().String()
-		v := until(t, r, "the core and a parent", func(v session.View) bool {
-			return slices.Equal(v.Core, core) && (slices.Contains(core, me) || len(usesOf(v, "parent")) > 0)
+		until(t, r, "the core and a parent", func(v session.View) bool {
+			core := rooms[0].View().Core                               // while ads still come in, it may be another than a moment ago
+			carried := v.Carrier == "relay" || v.Carrier == "degraded" // over TCP, where the machine was too busy for a QUIC handshake
+			return len(core) >= 2 && slices.Equal(v.Core, core) && carried && (slices.Contains(core, me) || len(usesOf(v, "parent")) > 0)
 		})
-		if v.Carrier != "relay" && v.Carrier != "degraded" { // over TCP, where the machine was too busy for a QUIC handshake
-			t.Errorf("%s: carrier %s", people[i].cfg.Name, v.Carrier)
-		}
 	}
 	for i, r := range rooms {
 		me := people[i].id().String()
