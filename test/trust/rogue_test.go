@@ -282,6 +282,13 @@ func TestLoops(t *testing.T) {
 	})
 	p.budi.enter(link)
 	p.talk()
+	t.Cleanup(func() {
+		if t.Failed() {
+			v, err := p.budi.Room(background(t), p.id)
+			t.Logf("the rogue is %s, its core was %v; the listener sees the core %v, the chair %s, and uses %+v; asked %d times, left %d times; %v",
+				r.ID(), core, v.Core, v.Chair, v.Relays, r.count(r.asked, budi), r.count(r.left, budi), err)
+		}
+	})
 	uses := func() bool {
 		v := p.view(p.budi)
 		return slices.Contains(append(append(by(v, "parent"), by(v, "warm")...), by(v, "suspect")...), r.ID().String())
