@@ -47,7 +47,7 @@ func runDemo(t *testing.T) *startedDemo {
 // ask makes one request as a browser or another program would.
 func ask(t *testing.T, method, target string, change func(*http.Request)) (int, string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), awaitLimit)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, target, nil)
 	if err != nil {
@@ -177,7 +177,7 @@ func testMeet(t *testing.T, d *startedDemo) {
 	if out := balai(t, budi, "room", "join", link, "--local"); !strings.Contains(out, "state  live") {
 		t.Fatalf("Budi did not get in:\n%s", out)
 	}
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(awaitLimit); ; time.Sleep(100 * time.Millisecond) {
 		if out := balai(t, ana, "room", "show", "Demo tea"); strings.Contains(out, "Budi") {
 			return
 		} else if time.Now().After(end) {
@@ -206,7 +206,7 @@ func TestKilledDemo(t *testing.T) {
 	}
 	_ = d.cmd.Wait()
 	for _, p := range d.shape.People {
-		for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		for end := time.Now().Add(awaitLimit); ; time.Sleep(20 * time.Millisecond) {
 			if _, err := os.Stat(filepath.Join(p.Data, "api.json")); errors.Is(err, fs.ErrNotExist) {
 				break
 			}
