@@ -41,7 +41,7 @@ func TestSlowConnectionsHoldNobodyUp(t *testing.T) {
 	}
 	t.Log("page after", time.Since(begin))
 	for i, c := range slow {
-		_ = c.SetReadDeadline(begin.Add(30 * time.Second))
+		_ = c.SetReadDeadline(begin.Add(limit))
 		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatal("still open: connection", i)
 		}
@@ -179,10 +179,7 @@ func TestRandomRequests(t *testing.T) {
 			t.Error("the requests are too tame: none was", status)
 		}
 	}
-	for range 100 {
-		if runtime.NumGoroutine() <= before+maxConns/8 {
-			break
-		}
+	for end := time.Now().Add(limit); runtime.NumGoroutine() > before+maxConns/8 && time.Now().Before(end); {
 		time.Sleep(50 * time.Millisecond)
 	}
 	if after := runtime.NumGoroutine(); after > before+maxConns/8 {
@@ -193,7 +190,7 @@ func TestRandomRequests(t *testing.T) {
 // hammer sends n random requests over one connection after the other and counts the answers.
 func (d *daemon) hammer(rnd *rand.Rand, n int, counts map[int]int) {
 	routes := (&handler{}).table()
-	client := &http.Client{Transport: &http.Transport{}, Timeout: 20 * time.Second}
+	client := &http.Client{Transport: &http.Transport{}, Timeout: limit}
 	defer client.CloseIdleConnections()
 	for range n {
 		req := d.random(rnd, routes)
