@@ -10,8 +10,9 @@ export default defineConfig({
   workers: 1, // of the views two run beside each other (see package.json); speech is measured, so alone
   fullyParallel: true,
   projects: [{ name: 'views', testIgnore: 'voice.spec.ts' }, { name: 'voice', testMatch: 'voice.spec.ts' }],
-  timeout: 120_000,
-  expect: { timeout: 15_000 },
+  // These bound what a test waits for: a pass never depends on how long it took.
+  timeout: 300_000,
+  expect: { timeout: 45_000 },
   reporter: [['list']],
   use: {
     locale: 'en',

@@ -19,11 +19,11 @@ export interface Daemon {
 }
 
 async function until(what: () => boolean): Promise<void> {
-  for (let i = 0; i < 600; i++) {
+  for (const end = Date.now() + 60_000; Date.now() < end;) {
     if (what()) return
     await new Promise((r) => setTimeout(r, 50))
   }
-  throw new Error('the daemon was not ready in 30 s')
+  throw new Error('the daemon was not ready in a minute')
 }
 
 interface Started extends Daemon {
@@ -43,15 +43,18 @@ async function program(command: string, ready: string, ...args: string[]): Promi
   const child = spawn(BALAI, [command, '--data', data, '--listen', '/ip4/127.0.0.1/udp/0/quic-v1', ...args], { stdio: ['ignore', 'ignore', fd] })
   closeSync(fd)
   const gone = new Promise<void>((done) => child.on('exit', () => done()))
-  await until(() => existsSync(join(data, ready)) || child.exitCode !== null)
-  return {
-    data, log,
-    async stop() {
-      child.kill('SIGTERM')
-      await gone
-      rmSync(data, { recursive: true, force: true })
-    },
+  const stop = async (): Promise<void> => {
+    child.kill('SIGTERM')
+    await gone
+    rmSync(data, { recursive: true, force: true })
   }
+  try {
+    await until(() => existsSync(join(data, ready)) || child.exitCode !== null)
+  } catch (e) {
+    await stop() // nobody else knows of it
+    throw e
+  }
+  return { data, log, stop }
 }
 
 async function start(args: string[]): Promise<Started> {

@@ -3,7 +3,7 @@
 import { expect } from '@playwright/test'
 import { test, until, type Daemon } from './lab'
 
-test.setTimeout(60_000)
+test.setTimeout(300_000)
 
 test('a moderator confirms whom a dismissed one let in', async ({ lab }) => {
   await lab.community()
@@ -38,7 +38,7 @@ test('a moderator confirms whom a dismissed one let in', async ({ lab }) => {
   const back = await lab.person('Ana')
 
   const asked = page.getByRole('region', { name: 'Let in by somebody who is no longer trusted' })
-  await expect(asked.getByRole('listitem')).toContainText(/Dewi\s*Let in by Budi\. Leaves the room at .+ unless you confirm\./, { timeout: 40_000 })
+  await expect(asked.getByRole('listitem')).toContainText(/Dewi\s*Let in by Budi\. Leaves the room at .+ unless you confirm\./, { timeout: 120_000 })
   expect((await dewi.room(id)).state).toBe('live')
   await asked.getByRole('button', { name: 'Confirm', exact: true }).click()
   await expect(asked).toHaveCount(0)

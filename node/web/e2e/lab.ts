@@ -33,8 +33,11 @@ export class Daemon {
     const child = spawn(binary, [...args, '--data', dir], { stdio: ['ignore', 'ignore', fd] })
     closeSync(fd)
     const ready = join(dir, api ? 'api.json' : 'addrs')
-    for (let i = 0; !existsSync(ready); i++) {
-      if (i > 600 || child.exitCode !== null) throw new Error(`${name} did not start`)
+    for (const end = Date.now() + 60_000; !existsSync(ready);) {
+      if (Date.now() > end || child.exitCode !== null) {
+        child.kill('SIGTERM') // nobody else knows of it
+        throw new Error(`${name} did not start`)
+      }
       await new Promise((r) => setTimeout(r, 50))
     }
     const { token = '', url = '' } = api ? JSON.parse(readFileSync(ready, 'utf8')) as { token: string, url: string } : {}
@@ -122,9 +125,10 @@ export class Lab {
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.browsers.map((b) => b.close()))
+    const closed = await Promise.allSettled(this.browsers.map((b) => b.close()))
     await Promise.all(this.daemons.map((d) => d.stop()))
     rmSync(this.dir, { recursive: true, force: true })
+    for (const c of closed) if (c.status === 'rejected') throw c.reason
   }
 }
 
@@ -138,7 +142,7 @@ export const test = base.extend<{ lab: Lab }>({
 })
 
 /** Waits for something to become true. */
-export async function until<T>(what: string, f: () => Promise<T | undefined | false | null>, seconds = 20): Promise<T> {
+export async function until<T>(what: string, f: () => Promise<T | undefined | false | null>, seconds = 60): Promise<T> {
   let last: unknown
   for (const end = Date.now() + seconds * 1000; Date.now() < end;) {
     try {

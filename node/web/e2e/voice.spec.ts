@@ -9,7 +9,7 @@ import { type Daemon, type Lab, root, speech, test, until } from './lab'
 
 interface Score { file: string, rho_median: number, rho_n: number, estoi_median: number, estoi_p10: number, estoi_p90: number, estoi_n: number, lag_ms: number }
 
-test.setTimeout(240_000)
+test.setTimeout(600_000)
 
 const RAW = { echoCancellation: false, noiseSuppression: false, autoGainControl: false }
 
@@ -56,11 +56,11 @@ async function fill(lab: Lab, link: string, id: string, guests: Guest[], crowd: 
   await until('a relay for each of them, that is none of them', async () => {
     const rooms = await Promise.all(guests.map((g) => g.d.room(id))) as unknown as Carried[]
     return rooms.every((r) => r.core.length >= 2 && !r.core.some((p) => ids.includes(p)) && r.relays.some((x) => x.use === 'parent'))
-  }, 60)
+  }, 180)
   await until('the end of the direct links', async () => {
     const stats = await Promise.all(guests.map((g) => g.d.api<{ links: { peer_id: string }[] }>('GET', `/rooms/${id}/stats`)))
     return stats.every((s) => !s.links.some((l) => ids.includes(l.peer_id)))
-  }, 60)
+  }, 180)
 }
 
 interface Heard { who: string, hears: string, lost: number, score: Score }
