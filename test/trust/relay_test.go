@@ -18,10 +18,41 @@ import (
 // theatre is a room with a core: a stage of three who speak, and listeners, all with legs.
 type theatre struct {
 	t     *testing.T
+	late  []string // what took longer than it should
 	id    string
 	link  string
 	stage []*seat
 	rest  []*seat
+}
+
+// inTime plays in a theatre of its own. If something took too long while the machine stood still now and then, it plays again:
+// nine daemons on a busy machine are late each for itself, which no clock of this process sees. What is late three times is
+// late.
+func inTime(t *testing.T, people int, args func(i int) []string, play func(*theatre)) {
+	for try := 1; ; try++ {
+		began := time.Now()
+		var late []string
+		t.Run(fmt.Sprint("try ", try), func(t *testing.T) {
+			th := newTheatre(t, people, args)
+			play(th)
+			late = th.late
+		})
+		stood := stalls.Stood(began, time.Now())
+		switch {
+		case len(late) == 0 || t.Failed():
+			return
+		case try == 3 || stood < stalls.Much:
+			t.Fatalf("the machine stood still for %v, and %s", stood, strings.Join(late, "\n"))
+		}
+		t.Logf("once more: the machine stood still for %v, and %s", stood, strings.Join(late, "\n"))
+	}
+}
+
+// limit notes if somebody was silent for longer than allowed.
+func (th *theatre) limit(what, who string, worst, allowed time.Duration) {
+	if worst > allowed {
+		th.late = append(th.late, fmt.Sprintf("%s: %s is silent for %v", what, who, worst))
+	}
 }
 
 // seat is one person: a daemon and its leg.
@@ -242,12 +273,19 @@ func (th *theatre) aRelay(core []string) *seat {
 
 // Everybody hears every speaker, through relays that are neither; relays in use are killed in mid-sentence.
 func TestRelayKilled(t *testing.T) {
-	th := newTheatre(t, 9, func(i int) []string {
-		if i < 3 {
-			return []string{"--relay", "never"} // who speaks relays nothing: who is heard is heard by others
-		}
-		return nil
-	})
+	inTime(t, 9, stageRelaysNothing, (*theatre).relaysKilled)
+}
+
+// stageRelaysNothing: who speaks relays nothing; who is heard is heard by others.
+func stageRelaysNothing(i int) []string {
+	if i < 3 {
+		return never
+	}
+	return nil
+}
+
+func (th *theatre) relaysKilled() {
+	t := th.t
 	core := th.carried()
 	for _, p := range th.all() {
 		for _, s := range th.stage {
@@ -277,7 +315,7 @@ func TestRelayKilled(t *testing.T) {
 		worst, who, all := th.pairs(at.Add(-500*time.Millisecond), at.Add(5*time.Second))
 		t.Logf("kill %d (%s): of %d pairs the longest gap is %v (%s), the median %v", i+1, p.name, len(all), worst, who, all[len(all)/2])
 		if worst > 3*time.Second { // a second is what is wanted; a busy machine may take longer
-			t.Errorf("kill %d: %s is silent for %v", i+1, who, worst)
+			th.limit(fmt.Sprint("kill ", i+1), who, worst, 3*time.Second)
 			for l, was := range before {
 				t.Logf("%s had %s", l, was)
 			}
@@ -303,9 +341,7 @@ func (th *theatre) politely(core []string) []string {
 	pause(t, 3*time.Second)
 	worst, who, all := th.pairs(at.Add(-500*time.Millisecond), time.Now().Add(-time.Second))
 	t.Logf("a relay leaves in %v: of %d pairs the longest gap is %v (%s), the median %v", ended, len(all), worst, who, all[len(all)/2])
-	if worst > 600*time.Millisecond {
-		t.Errorf("%s is silent for %v", who, worst)
-	}
+	th.limit("a relay leaves", who, worst, 600*time.Millisecond)
 	if ended > stopLimit {
 		t.Errorf("it took %v to stop", ended)
 	}
@@ -316,12 +352,11 @@ func (th *theatre) politely(core []string) []string {
 
 // The chair is killed: nobody changes the parent, nobody misses a word of the others.
 func TestChairKilled(t *testing.T) {
-	th := newTheatre(t, 9, func(i int) []string {
-		if i < 3 {
-			return []string{"--relay", "never"}
-		}
-		return nil
-	})
+	inTime(t, 9, stageRelaysNothing, (*theatre).chairKilled)
+}
+
+func (th *theatre) chairKilled() {
+	t := th.t
 	chair := th.stage[0]
 	for try := 1; ; try++ { // on a busy machine a parent is left for lateness, with or without a chair
 		th.carried()
@@ -355,9 +390,7 @@ func (th *theatre) chairGoes(chair *seat) (moved []string) {
 	}
 	worst, who, _ := th.pairs(at, at.Add(14*time.Second))
 	t.Logf("the longest gap after the chair's end is %v (%s)", worst, who)
-	if worst > 3*time.Second {
-		t.Errorf("%s is silent for %v", who, worst)
-	}
+	th.limit("after the chair's end", who, worst, 3*time.Second)
 	eventually(t, "another chair", func() bool {
 		v := th.rest[0].view(th.id)
 		return v.Chair != chair.daemon.id && v.Chair != ""
@@ -367,12 +400,16 @@ func (th *theatre) chairGoes(chair *seat) (moved []string) {
 
 // The relay that is also the chair is killed.
 func TestChairAndRelayKilled(t *testing.T) {
-	th := newTheatre(t, 8, func(i int) []string {
+	inTime(t, 8, func(i int) []string {
 		if i == 0 || i == 5 {
 			return nil // two give, one of them the host: so the chair has to be in the core
 		}
-		return []string{"--relay", "never"}
-	})
+		return never
+	}, (*theatre).chairAndRelayKilled)
+}
+
+func (th *theatre) chairAndRelayKilled() {
+	t := th.t
 	core := th.carried()
 	if !slices.Contains(core, th.stage[0].daemon.id) {
 		t.Fatalf("the chair is not in the core %v", core)
@@ -382,16 +419,18 @@ func TestChairAndRelayKilled(t *testing.T) {
 	pause(t, 8*time.Second)
 	worst, who, all := th.pairs(at.Add(-500*time.Millisecond), at.Add(7*time.Second))
 	t.Logf("of %d pairs the longest gap is %v (%s), the median %v", len(all), worst, who, all[len(all)/2])
-	if worst > 4*time.Second {
-		t.Errorf("%s is silent for %v", who, worst)
-	}
+	th.limit("after the end of a relay that is the chair", who, worst, 4*time.Second)
 }
 
 // Six talk in a mesh, two more come, and a core carries the room; then they go, and after a minute it is a mesh again.
 // Nobody of the six misses a word of those who speak for longer than half a second. The way back takes a minute and is
 // part of a soak.
 func TestMeshCoreMesh(t *testing.T) {
-	th := newTheatre(t, 6, nil)
+	inTime(t, 6, nil, (*theatre).meshCoreMesh)
+}
+
+func (th *theatre) meshCoreMesh() {
+	t := th.t
 	for _, p := range th.all() {
 		for _, s := range th.stage {
 			if s != p {
@@ -399,18 +438,16 @@ func TestMeshCoreMesh(t *testing.T) {
 			}
 		}
 	}
-	if v := th.stage[0].view(th.id); len(v.Relays) > 0 {
-		t.Fatalf("six people have relays: %v", v.Relays)
-	}
+	eventually(t, "six people need no relays", func() bool { // one helps out where a link is late
+		return !slices.ContainsFunc(th.all(), func(p *seat) bool { return len(p.view(th.id).Relays) > 0 })
+	})
 	pause(t, time.Second)
 	began := time.Now()
 	gaps := func(what string) {
 		t.Helper()
 		worst, who, all := th.pairs(began, time.Now())
 		t.Logf("%s: in %v the longest gap of %d pairs is %v (%s)", what, time.Since(began).Round(time.Second), len(all), worst, who)
-		if worst > 500*time.Millisecond {
-			t.Errorf("%s: %s is silent for %v", what, who, worst)
-		}
+		th.limit(what, who, worst, 500*time.Millisecond)
 	}
 	var more []*daemon
 	for _, name := range []string{"p6", "p7"} {
