@@ -24,10 +24,11 @@ import (
 
 	"balai/node/api"
 	"balai/room/session"
+	"balai/test/stalls"
 )
 
 // patience bounds what a test waits for; a pass never depends on how long it took.
-const patience = 40 * time.Second
+const patience = 90 * time.Second
 
 // binary is the daemon, built once.
 var binary string
@@ -45,6 +46,7 @@ func withBinary(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
+	defer stalls.Watch()()
 	binary = filepath.Join(dir, "balai")
 	build := exec.Command("go", "build", "-o", binary, "balai/cmd/balai")
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr

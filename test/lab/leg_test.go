@@ -15,6 +15,8 @@ import (
 	"github.com/pion/transport/v2"
 	"github.com/pion/transport/v2/stdnet"
 	"github.com/pion/webrtc/v3"
+
+	"balai/test/stalls"
 )
 
 const (
@@ -216,16 +218,17 @@ func (l *leg) hears(who *person) {
 	eventually(l.d.t, l.d.name+" hears "+who.name, func() bool { return l.count(who, now) >= 25 })
 }
 
-// gap is the longest time between two words of somebody from one moment to another. Nothing heard: all of it.
+// gap is the longest time between two words of somebody from one moment to another, without that in which the machine stood
+// still. Nothing heard: all of it.
 func (l *leg) gap(who *person, from, to time.Time) (most time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	last := from
 	for _, w := range l.heard[who.name] {
 		if w.at.After(from) && w.at.Before(to) {
-			most = max(most, w.at.Sub(last))
+			most = max(most, stalls.Ran(last, w.at))
 			last = w.at
 		}
 	}
-	return max(most, to.Sub(last))
+	return max(most, stalls.Ran(last, to))
 }
