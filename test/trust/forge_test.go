@@ -276,7 +276,7 @@ func TestMuted(t *testing.T) {
 	quiet := func(what string, do func()) {
 		t.Helper()
 		at := time.Now()
-		eventually(t, what+": what was on its way arrives", func() bool {
+		eventually(t, what+": no frame leaves for half a second", func() bool {
 			last := at
 			if all := tap.tapped(h.ana, media.Frame, at); len(all) > 0 {
 				last = all[len(all)-1].at
