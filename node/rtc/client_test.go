@@ -169,25 +169,36 @@ func (c *client) connect(e *Engine, cfg LegConfig) *Leg {
 			}
 		}
 	}
-	theirs := make(chan struct{}, 1)
-	c.pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
-		if s == webrtc.PeerConnectionStateConnected {
-			theirs <- struct{}{}
-		}
-	})
+	theirs := c.connected()
 	leg, answer, err := e.Answer(c.t.Context(), c.offer(), cfg)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	c.accept(answer)
-	for _, ch := range []chan struct{}{up, theirs} {
-		select {
-		case <-ch:
-		case <-time.After(patience):
-			c.t.Fatal("not connected")
-		}
-	}
+	c.await(up)
+	c.await(theirs)
 	return leg
+}
+
+// connected has something when the client is connected; what it sends before is lost.
+func (c *client) connected() <-chan struct{} {
+	ch := make(chan struct{}, 1)
+	c.pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
+		if s == webrtc.PeerConnectionStateConnected {
+			ch <- struct{}{}
+		}
+	})
+	return ch
+}
+
+// await waits for one side to be connected.
+func (c *client) await(side <-chan struct{}) {
+	c.t.Helper()
+	select {
+	case <-side:
+	case <-time.After(patience):
+		c.t.Fatal("not connected")
+	}
 }
 
 // send sends one packet of the microphone.

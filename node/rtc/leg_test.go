@@ -269,11 +269,13 @@ func TestTwoPeopleOneSocket(t *testing.T) {
 
 func TestEchoComesBackUnaltered(t *testing.T) {
 	e, c, packets := newEngine(t), newClient(t, true, 1), speech(t)[:60]
+	theirs := c.connected()
 	leg, answer, err := e.Echo(t.Context(), c.offer())
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.accept(answer)
+	c.await(theirs)
 	for deadline := time.Now().Add(patience); leg.Stats().State != Connected; time.Sleep(Tick) {
 		if time.Now().After(deadline) {
 			t.Fatal("not connected")
