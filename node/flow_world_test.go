@@ -93,6 +93,8 @@ type wireLink struct {
 	w        *world
 	from, to *person
 	seq      uint16
+	at       time.Time     // when something was last sent
+	burst    time.Duration // a nanosecond for each bundle sent then: they arrive in their order
 }
 
 func (l *wireLink) Remote() peer.ID { return l.to.key.ID() }
@@ -110,17 +112,22 @@ func (l *wireLink) Send(b []byte) bool {
 	if w.tap != nil {
 		arrive = w.tap(l.from, l.to, arrive[0])
 	}
+	if now := time.Now(); l.at != now {
+		l.at, l.burst = now, 0
+	}
 	for _, a := range arrive {
 		back := l.to.links[l.from.key.ID()]
-		if d, ok := w.far[l.from.name]; ok {
-			time.AfterFunc(d, func() { l.to.flow.Receive(back, a) })
+		far, ok := w.far[l.from.name]
+		switch {
+		case ok:
+		case w.delay != nil:
+			far = w.delay()
+		default:
+			l.to.flow.Receive(back, a)
 			continue
 		}
-		if d := w.delay; d != nil {
-			time.AfterFunc(d(), func() { l.to.flow.Receive(back, a) })
-			continue
-		}
-		l.to.flow.Receive(back, a)
+		time.AfterFunc(far+l.burst, func() { l.to.flow.Receive(back, a) })
+		l.burst++
 	}
 	return true
 }
@@ -136,6 +143,7 @@ func newWorld(t testing.TB, names ...string) *world {
 		p.leg = p.flow.Attach()
 		p.leg.SetPlayer(p.ear)
 		w.people = append(w.people, p)
+		time.Sleep(apart)
 	}
 	for _, p := range w.people {
 		for _, q := range w.people {
@@ -149,9 +157,17 @@ func newWorld(t testing.TB, names ...string) *world {
 			p.flow.AddLink(l)
 		}
 	}
-	w.plan()
+	for _, p := range w.people {
+		w.tell(p)
+		time.Sleep(apart)
+	}
+	synctest.Wait()
 	return w
 }
+
+// apart is how long after another clock the next one starts: of those of each flow, which tick each 20 ms, and of the test no
+// two ever meet, nor with whole milliseconds between them. What happens at one instant has no order.
+const apart = 1130 * time.Microsecond
 
 // keyOf is the same key for a name in all worlds of a run: what follows from keys is the same in each.
 func keyOf(t testing.TB, name string) *identity.Key {
