@@ -126,9 +126,11 @@ func (e *entry) round(ctx context.Context) (done bool) {
 	return e.agreed(said)
 }
 
-// agreed believes what every candidate has said for some rounds, whoever they are.
+// agreed believes what every candidate has said for some rounds, whoever they are. That she is out no host believes: she goes
+// in alone.
 func (e *entry) agreed(said map[room.Reason]bool) bool {
-	if len(said) != 1 || said[0] || !final(e.last) {
+	host := e.s.View().Me.Role == room.Host.String() && (e.last == room.Removed || e.last == room.Banned)
+	if len(said) != 1 || said[0] || !final(e.last) || host {
 		e.same = 0
 		return false
 	}

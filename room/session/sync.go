@@ -181,14 +181,15 @@ func (s *Session) whyOut(p peer.ID) room.Reason {
 	return room.Removed
 }
 
-// provenOut is why I am out, as p says, 0 unless it may be believed that I am: p is an authority, or it shows an
-// authority's op about me that I have not seen. Anybody else may only be ahead of me, or lie.
+// provenOut is why I am out, as p says, 0 unless it may be believed that I am: p is an authority that may put me out, or it
+// shows the op of one about me that I have not seen. Anybody else may only be ahead of me, or lie. What a moderator says or
+// signs puts out no authority: her op would not count, so her word does not either.
 func (s *Session) provenOut(p peer.ID, rep *wire.LedgerReply) room.Reason {
 	why := room.Reason(rep.GetRefused())
 	if why != room.Removed && why != room.Banned {
 		return 0
 	}
-	if _, authority := s.state.Rank(p); authority {
+	if s.state.May(p, room.Kick, s.me) {
 		return why
 	}
 	if len(rep.Ops) == 0 {
@@ -198,10 +199,9 @@ func (s *Session) provenOut(p peer.ID, rep *wire.LedgerReply) room.Reason {
 	if err != nil || id != s.cfg.Room || !slices.Contains(op.Targets, s.me) {
 		return 0
 	}
-	_, authority := s.state.Rank(op.Author)
 	_, old := s.ledger.Get(op.ID)
 	switch {
-	case !authority || old:
+	case !s.state.May(op.Author, op.Kind, s.me) || old:
 	case op.Kind == room.Ban:
 		return why
 	case op.Kind == room.Kick:
