@@ -9,12 +9,14 @@ import (
 	"balai/room/wire"
 )
 
-// Entry is one linked op as the ledger view shows it. Void tells that it changes nothing, Why the reason in words.
+// Entry is one linked op as the ledger view shows it. Void tells that it changes nothing, Why the reason in words, Host that
+// it acts under a host's grant.
 type Entry struct {
 	Op     *room.Op
 	Signed *wire.Signed
 	Void   bool
 	Why    string
+	Host   bool
 }
 
 // All are the linked ops in ledger order: each after all that it names.
@@ -26,7 +28,7 @@ func (l *Ledger) All() []Entry {
 		if w == whyNot {
 			w = n.note
 		}
-		out[i] = Entry{Op: n.op, Signed: n.signed, Void: w != whyNot, Why: w.String()}
+		out[i] = Entry{Op: n.op, Signed: n.signed, Void: w != whyNot, Why: w.String(), Host: n.byHost}
 	}
 	return out
 }

@@ -132,3 +132,68 @@ func TestAFalseIssuerIsNotToldOn(t *testing.T) {
 		t.Errorf("after many of hers it tells of %x", got)
 	}
 }
+
+// A moderator who leads, and knows of all that she revokes that she issued it, fills with it no place of the host's, nor one who
+// puts out people whom there never were, as of the year 9999: what the host decided before, and what another decides after,
+// stands in the digest.
+func TestNoNumberHidesTheHostsWord(t *testing.T) {
+	s, now := still(t), time.Now()
+	mod := mustKey(t)
+	s.letIn(t, mod.ID(), room.Speaker)
+	s.write(t, room.Op{Kind: room.Appoint, Targets: []peer.ID{mod.ID()}})
+	eve, public := mustKey(t).ID(), room.InviteID{1}
+	s.write(t, room.Op{Kind: room.Revoke, Invite: public, Branch: true})
+	s.write(t, room.Op{Kind: room.Ban, Targets: []peer.ID{eve}})
+	last := room.InviteID{}
+	for i := range 100 {
+		guest := mustKey(t).ID()
+		last = room.InviteID{2, byte(i)}
+		s.guests[guest] = held{by: trail{[]room.InviteID{last}, mod.ID()}, seen: true, exp: now.Add(passLife)}
+		for _, op := range []room.Op{{Kind: room.Revoke, Invite: last, Branch: true}, {Kind: room.Kick, Targets: []peer.ID{mustKey(t).ID(), mustKey(t).ID()}}} {
+			signed, err := s.ledger.Draft(mod, op, time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.addOps([]*wire.Signed{signed}, now)
+		}
+	}
+	d := s.makeDigest(now)
+	if has := func(id room.InviteID) bool {
+		return slices.ContainsFunc(d.Revoked, func(r []byte) bool { return bytes.Equal(r, id[:]) })
+	}; !has(public) || !has(last) || len(d.Revoked) != digestRevoked {
+		t.Errorf("%d invites, the host's %v, the last %v", len(d.Revoked), has(public), has(last))
+	}
+	short := shortOf(eve)
+	i := slices.IndexFunc(d.Removed, func(r []byte) bool { return bytes.Equal(r, short[:]) })
+	if i < 0 || d.Banned>>i&1 == 0 || len(d.Removed) != digestRemoved {
+		t.Errorf("%d put out, who was banned is the %dth, bits %b", len(d.Removed), i, d.Banned)
+	}
+	next := mustKey(t).ID()
+	s.write(t, room.Op{Kind: room.Kick, Targets: []peer.ID{next}})
+	if got := s.removedLast(); got[0] != next || got[1] != eve {
+		t.Error("the host's last word is not the first that is told")
+	}
+	if size := len(wire.Sign(s.cfg.Key, wire.DomainDigest, d).Body); size > maxDigest {
+		t.Errorf("%d bytes", size)
+	}
+}
+
+// Who puts out tens of thousands costs those who lead no second each time that they tell how the room is.
+func BenchmarkDigestOfManyRemoved(b *testing.B) {
+	s := still(b)
+	for range 300 {
+		var out []peer.ID
+		for range 64 {
+			out = append(out, mustKey(b).ID())
+		}
+		signed, err := s.ledger.Draft(s.cfg.Key, room.Op{Kind: room.Kick, Targets: out}, time.Now())
+		if err != nil {
+			b.Fatal(err)
+		}
+		s.ledger.Add(signed)
+	}
+	s.state = s.ledger.State()
+	for b.Loop() {
+		s.makeDigest(time.Now())
+	}
+}

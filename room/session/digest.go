@@ -23,7 +23,8 @@ const (
 	digestSources  = 10 * time.Second // sources go along at least so often
 	maxDigest      = 2 << 10          // bytes taken; written are about 600
 	digestRemoved  = 24               // the newest; Digest.Banned has a bit for each
-	digestRevoked  = 8                // branches
+	digestRevoked  = 16               // branches
+	digestLeaders  = 32               // authorities here
 	digestStage    = 32
 	fetchSpread    = 2 * time.Second // guests do not all ask at once: for each thousand people
 	maxIssuers     = 64
@@ -76,17 +77,12 @@ func (s *Session) makeDigest(now time.Time) *wire.Digest {
 	e, _ := s.keys.sealing()
 	d.EpochN, d.EpochId, d.Step = e.N, e.ID[:], e.Step
 	for _, p := range append([]peer.ID{s.state.Host}, s.state.Moderators...) {
-		if p == s.me || s.live[p] != nil {
+		if (p == s.me || s.live[p] != nil) && len(d.Authorities) < digestLeaders {
 			id := shortOf(p)
 			d.Authorities = append(d.Authorities, id[:])
 		}
 	}
-	removed := make([]peer.ID, 0, len(s.state.Removed)) // newest first, by their op's time
-	for p := range s.state.Removed {
-		removed = append(removed, p)
-	}
-	slices.SortFunc(removed, func(a, b peer.ID) int { return cmp.Or(s.removedAt(b).Compare(s.removedAt(a)), compareID(a, b)) })
-	for i, p := range removed[:min(len(removed), digestRemoved)] {
+	for i, p := range s.removedLast() {
 		id := shortOf(p)
 		d.Removed = append(d.Removed, id[:])
 		if s.state.Banned[p] {
@@ -112,33 +108,48 @@ func (s *Session) makeDigest(now time.Time) *wire.Digest {
 // revokedBranches are the invites revoked last with their branches, newest first: by a host, or by the moderator of whom I
 // have seen myself that she issued it. Who reads a digest cannot know whose an invite is.
 func (s *Session) revokedBranches() (out [][]byte) {
-	all, asked := s.ledger.All(), map[room.InviteID]bool{}
-	for i := len(all) - 1; i >= 0 && len(out) < digestRevoked; i-- {
+	all, asked, looked := s.ledger.All(), map[room.InviteID]bool{}, 0
+	var hosts, others [][]byte
+	for i := len(all) - 1; i >= 0 && len(hosts) < digestRevoked; i-- {
 		o := all[i].Op
 		if o.Kind != room.Revoke || !o.Branch || asked[o.Invite] {
 			continue
 		}
-		branch := s.state.Revoked[o.Invite]
-		if !branch && len(asked) < 8*digestRevoked { // moderators may write many of which I know nothing
-			branch, _ = s.state.IsRevoked(o.Invite, s.madeBy(o.Invite))
-		}
-		if asked[o.Invite] = true; branch {
-			out = append(out, slices.Clone(o.Invite[:]))
+		asked[o.Invite] = true
+		if s.state.Revoked[o.Invite] {
+			hosts = append(hosts, slices.Clone(o.Invite[:]))
+		} else if looked++; len(others) < digestRevoked && looked < 4*digestRevoked { // moderators may write many of which I know nothing
+			if branch, _ := s.state.IsRevoked(o.Invite, s.madeBy(o.Invite)); branch {
+				others = append(others, slices.Clone(o.Invite[:]))
+			}
 		}
 	}
-	return out
+	return places(hosts, others, digestRevoked)
 }
 
-func (s *Session) removedAt(p peer.ID) time.Time {
-	signed, ok := s.ledger.Get(s.state.Removed[p])
-	if !ok {
-		return time.Time{}
+// removedLast are those put out last, newest first, by the order of the ledger: times are their authors' word.
+func (s *Session) removedLast() []peer.ID {
+	all, by := s.ledger.All(), map[room.OpID][]peer.ID{}
+	for p, op := range s.state.Removed {
+		by[op] = append(by[op], p)
 	}
-	op, _, err := ledger.ParseOp(signed)
-	if err != nil {
-		return time.Time{}
+	var hosts, others []peer.ID
+	for i := len(all) - 1; i >= 0 && len(hosts) < digestRemoved; i-- {
+		out := sortedPeers(by[all[i].Op.ID])
+		if all[i].Host {
+			hosts = append(hosts, out...)
+		} else if len(others) < digestRemoved {
+			others = append(others, out...)
+		}
 	}
-	return op.Time
+	return places(hosts, others, digestRemoved)
+}
+
+// places gives n: half to what hosts decided, half to the others', and what one does not need to the other. A moderator can put
+// out any number of people whom there never were, and revoke as many invites of hers: the host's word is told all the same.
+func places[T any](hosts, others []T, n int) []T {
+	h := min(len(hosts), max(n/2, n-len(others)))
+	return slices.Concat(hosts[:h], others[:min(len(others), n-h)])
 }
 
 // digestKey covers what listeners and relays act upon.

@@ -3662,7 +3662,7 @@ type Digest struct {
 	EpochId       []byte                 `protobuf:"bytes,13,opt,name=epoch_id,json=epochId,proto3" json:"epoch_id,omitempty"`
 	Step          uint32                 `protobuf:"varint,14,opt,name=step,proto3" json:"step,omitempty"`
 	Beat          uint64                 `protobuf:"varint,15,opt,name=beat,proto3" json:"beat,omitempty"`
-	Revoked       [][]byte               `protobuf:"bytes,16,rep,name=revoked,proto3" json:"revoked,omitempty"` // invite ids (32 bytes), of the 8 that were revoked last with their branches
+	Revoked       [][]byte               `protobuf:"bytes,16,rep,name=revoked,proto3" json:"revoked,omitempty"` // invite ids (32 bytes), of the 16 that were revoked last with their branches
 	Banned        uint32                 `protobuf:"varint,17,opt,name=banned,proto3" json:"banned,omitempty"`  // bit i: the i-th of removed is banned
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
