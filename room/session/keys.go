@@ -36,6 +36,10 @@ const stepPeriod = 8 * time.Second
 // stepSlack is how far the ratchet may be ahead of that.
 const stepSlack = 3
 
+// lastStep is the highest step of an epoch that somebody is given: at that pace an epoch of centuries. So no sum of a step and
+// what may follow it is more than the number holds.
+const lastStep = 1 << 30
+
 // keyring holds the epochs of a room. Owned by the session.
 type keyring struct {
 	handout  *sframe.HandoutKey
@@ -106,7 +110,7 @@ func keyStep(e sframe.Epoch) *wire.KeyStep {
 // takeKey accepts an epoch from another member if the ledger names it. Of an epoch that I hold only the step
 // is taken: my own secret leads there.
 func (s *Session) takeKey(k *wire.KeyStep, now time.Time) bool {
-	if k == nil || len(k.Id) != 16 || len(k.Secret) != 32 || s.state == nil {
+	if k == nil || len(k.Id) != 16 || len(k.Secret) != 32 || k.Step > lastStep || s.state == nil {
 		return false
 	}
 	id := room.EpochID(k.Id)
