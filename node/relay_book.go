@@ -31,7 +31,8 @@ const (
 	maxRelayRevoked  = 64
 	maxRelayChain    = 3
 	maxRelayDigest   = 2 << 10 // bytes
-	maxRelayRecord   = 1 << 10 // bytes of a source or a pass
+	maxRelayPass     = 1 << 10 // bytes
+	maxRelaySource   = 256     // bytes
 	maxRelayOps      = 8       // quoted in a digest record
 	maxRelayOpBytes  = 6 << 10 // of all of them
 	maxRelayTold     = 12 << 10
@@ -239,7 +240,7 @@ func (b *relayBook) place(p peer.ID) (s relayStage, ok bool) {
 // takeSource keeps a source that its peer signed. A source in force from another peer is refused, unless a digest names
 // the new one.
 func (b *relayBook) takeSource(s *wire.Signed) error {
-	if s == nil || len(s.Body) > maxRelayRecord {
+	if s == nil || len(s.Body) > maxRelaySource {
 		return room.Malformed
 	}
 	for _, old := range b.sources {
@@ -353,7 +354,7 @@ func (b *relayBook) checkPass(p peer.ID, s *wire.Signed, now time.Time) room.Rea
 	if s == nil {
 		return room.NoAdmitter
 	}
-	if len(s.Body) > maxRelayRecord {
+	if len(s.Body) > maxRelayPass {
 		return room.Malformed
 	}
 	var w wire.Pass

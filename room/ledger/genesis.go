@@ -108,7 +108,7 @@ func goodSecond(s int64) bool { return s >= 0 && s <= lastSecond }
 
 // open checks length and signature, then decodes.
 func open(s *wire.Signed, domain string, m proto.Message) error {
-	if s == nil || len(s.Body) > MaxRecord || len(s.Key) != ed25519.PublicKeySize || len(s.Sig) != ed25519.SignatureSize {
+	if !s.Bare() || len(s.Body) > MaxRecord {
 		return room.Malformed
 	}
 	if !identity.Verify(s.Key, domain, s.Body, s.Sig) {

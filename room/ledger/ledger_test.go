@@ -418,6 +418,7 @@ func TestForeignBytes(t *testing.T) {
 		{"empty", &wire.Signed{}, room.Malformed},
 		{"a changed body", flip(func(s *wire.Signed) { s.Body[9] ^= 1 }), room.BadSignature},
 		{"a changed signature", flip(func(s *wire.Signed) { s.Sig[9] ^= 1 }), room.BadSignature},
+		{"more in the envelope", flip(func(s *wire.Signed) { s.ProtoReflect().SetUnknown([]byte{0xf8, 0x07, 1}) }), room.Malformed},
 		{"a long body", flip(func(s *wire.Signed) { s.Body = make([]byte, MaxRecord+1) }), room.Malformed},
 		{"another room", other.about("host", room.Appoint, "mod"), room.WrongRoom},
 		{"no room", r.forge("host", room.Op{Kind: room.Kick, Seq: 0, Targets: []peer.ID{r.peer("mod")}}), room.Malformed},

@@ -262,7 +262,7 @@ func (s *Session) takeHandoutKey(p peer.ID, signed *wire.Signed) {
 }
 
 func (s *Session) openHandoutKey(p peer.ID, signed *wire.Signed) (*wire.HandoutKey, bool) {
-	if signed == nil {
+	if signed == nil || len(signed.Body) > maxSmall {
 		return nil, false
 	}
 	var k wire.HandoutKey

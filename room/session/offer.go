@@ -240,9 +240,16 @@ func (l *presence) takeReach(m *wire.Presence) {
 // maxListeners bounds what one relay may claim to serve.
 const maxListeners = 1000
 
+// maxSmall bounds the body of a source or a handout key, in bytes: written are about 120. Those of all on stage go together
+// into one record of a link.
+const maxSmall = 256
+
 // sourceOwner is whose source a signed record is, verified. False if it is none of this room's.
 func sourceOwner(signed *wire.Signed, id room.ID) (datedSource, bool) {
 	var m wire.Source
+	if len(signed.GetBody()) > maxSmall {
+		return datedSource{}, false
+	}
 	p, err := wire.Open(signed, wire.DomainSource, &m)
 	if err != nil || string(m.Peer) != string(p) || string(m.Room) != string(id[:]) || len(m.Salt) != 8 || len(m.EpochId) != 16 || m.Ctr >= 1<<24 {
 		return datedSource{}, false

@@ -7,6 +7,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"balai/identity"
 	"balai/room"
 	"balai/room/wire"
 )
@@ -23,6 +24,8 @@ const (
 	maxTally    = 1 << 31
 	renewPause  = 5 * time.Second // between two tries
 	maxChainIDs = 3
+	maxPass     = 1 << 10 // bytes; written are at most 500
+	maxPeerID   = 64      // bytes
 )
 
 // held is a pass that I gave.
@@ -68,6 +71,7 @@ func (s *Session) passFor(p peer.ID, old *wire.Pass, now time.Time) *wire.Signed
 		return nil
 	}
 	by, _ := trailOf(old) // checked
+	s.forgetGuests(now)
 	g := s.guests[p]
 	s.guests[p] = held{old.Name, by, g.seen && g.by.issuer == by.issuer && slices.Equal(g.by.chain, by.chain), now.Add(passLife)}
 	return s.makePass(p, room.Listener, old.Name, by, now)
@@ -84,6 +88,9 @@ func (s *Session) checkPass(p peer.ID, signed *wire.Signed, now time.Time) (*wir
 	}
 	if signed == nil {
 		return nil, room.NoAdmitter
+	}
+	if len(signed.Body) > maxPass {
+		return nil, room.Malformed
 	}
 	var m wire.Pass
 	by, err := wire.Open(signed, wire.DomainPass, &m)
@@ -118,8 +125,12 @@ func (s *Session) checkPass(p peer.ID, signed *wire.Signed, now time.Time) (*wir
 	return &m, 0
 }
 
-// trailOf is how the holder of a pass came, by the word of who signed it.
+// trailOf is how the holder of a pass came, by the word of who signed it. False when it holds what cannot be shown, or more
+// than can be kept.
 func trailOf(m *wire.Pass) (t trail, ok bool) {
+	if len(m.Issuer) > maxPeerID || len(m.Chain) > maxChainIDs || (identity.Profile{Name: m.Name}).Validate() != nil {
+		return trail{}, false
+	}
 	for _, id := range m.Chain {
 		if len(id) != len(room.InviteID{}) {
 			return trail{}, false

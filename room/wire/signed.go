@@ -46,10 +46,16 @@ func Sign(k *identity.Key, domain string, m proto.Message) *Signed {
 	return &Signed{Body: body, Sig: k.Sign(domain, body), Key: k.Public()}
 }
 
+// Bare tells whether an envelope has the lengths of one, and holds nothing that nobody signed: records are kept and given on as
+// they came, and what somebody adds on the way would go with them.
+func (x *Signed) Bare() bool {
+	return x != nil && len(x.Key) == ed25519.PublicKeySize && len(x.Sig) == ed25519.SignatureSize && len(x.ProtoReflect().GetUnknown()) == 0
+}
+
 // Open checks lengths and the signature over the bytes as received, then decodes into m. The answer is the
 // signer. The error is ErrSigned.
 func Open(s *Signed, domain string, m proto.Message) (peer.ID, error) {
-	if s == nil || len(s.Key) != ed25519.PublicKeySize || !identity.Verify(s.Key, domain, s.Body, s.Sig) {
+	if !s.Bare() || !identity.Verify(s.Key, domain, s.Body, s.Sig) {
 		return "", fmt.Errorf("%s: %w", domain, ErrSigned)
 	}
 	if err := proto.Unmarshal(s.Body, m); err != nil {

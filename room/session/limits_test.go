@@ -1,0 +1,80 @@
+package session
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
+
+	"balai/room"
+	"balai/room/wire"
+)
+
+// more is what a later version may add to a signed body: field 127 with n bytes.
+func more(n int) []byte {
+	return append([]byte{0xfa, 0x07, 0x80 | byte(n), byte(n >> 7)}, make([]byte, n)...)
+}
+
+func signRaw(s *Session, domain string, m proto.Message, extra int) *wire.Signed {
+	signed := wire.Sign(s.cfg.Key, domain, m)
+	if extra > 0 {
+		signed.Body = append(signed.Body, more(extra)...)
+		signed.Sig = s.cfg.Key.Sign(domain, signed.Body)
+	}
+	return signed
+}
+
+// A pass by an authority, whatever she signs, is kept and shown only with fields of bounded length and a name that can be shown;
+// and an authority that is shown any number of them remembers a bounded number.
+func TestLimitsOfAPass(t *testing.T) {
+	s, now, ana := still(t), time.Now(), mustKey(t).ID()
+	good := func() *wire.Pass {
+		return &wire.Pass{
+			Room: s.cfg.Room[:], Peer: []byte(ana), Role: uint32(room.Listener), EpochId: s.state.Epoch.ID[:], NbfS: now.Unix(), ExpS: now.Add(passLife).Unix(),
+			Chain: [][]byte{make([]byte, 32)}, Issuer: []byte(s.me), Name: strings.Repeat("\U0001F600", 40),
+		}
+	}
+	for name, c := range map[string]struct {
+		change func(*wire.Pass)
+		extra  int
+		want   room.Reason
+	}{
+		"as it is":            {func(*wire.Pass) {}, 100, 0},
+		"a long name":         {func(m *wire.Pass) { m.Name = strings.Repeat("a", 41) }, 0, room.Malformed},
+		"a name of two lines": {func(m *wire.Pass) { m.Name = "a\nb" }, 0, room.Malformed},
+		"a name that turns":   {func(m *wire.Pass) { m.Name = "a\u202eb" }, 0, room.Malformed},
+		"a long issuer":       {func(m *wire.Pass) { m.Issuer = make([]byte, 65) }, 0, room.Malformed},
+		"a short invite":      {func(m *wire.Pass) { m.Chain[0] = m.Chain[0][:31] }, 0, room.Malformed},
+		"a long pass":         {func(*wire.Pass) {}, maxPass, room.Malformed},
+	} {
+		m := good()
+		c.change(m)
+		if _, got := s.checkPass(ana, signRaw(s, wire.DomainPass, m, c.extra), now); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+	for i := range maxPasses + 10 {
+		s.passFor(peer.ID(string(rune('a'+i))), good(), now)
+	}
+	if len(s.guests) > maxPasses {
+		t.Errorf("%d guests remembered", len(s.guests))
+	}
+}
+
+// A source and a handout key are kept and given on as they came, those of all on stage in one record: none of them is large.
+func TestLimitsOfSmallRecords(t *testing.T) {
+	s := still(t)
+	source := &wire.Source{Room: s.cfg.Room[:], Peer: []byte(s.me), Salt: bytes.Repeat([]byte{1}, 8), EpochId: s.state.Epoch.ID[:], Ctr: 1<<24 - 1, TimeMs: time.Now().UnixMilli()}
+	key := &wire.HandoutKey{Room: s.cfg.Room[:], Peer: []byte(s.me), X25519: make([]byte, 32), TimeMs: time.Now().UnixMilli()}
+	for extra, want := range map[int]bool{0: true, 50: true, 256: false, 9000: false} {
+		if _, ok := sourceOwner(signRaw(s, wire.DomainSource, source, extra), s.cfg.Room); ok != want {
+			t.Errorf("a source with %d bytes more: %v", extra, ok)
+		}
+		if _, ok := s.openHandoutKey(s.me, signRaw(s, wire.DomainHandoutKey, key, extra)); ok != want {
+			t.Errorf("a handout key with %d bytes more: %v", extra, ok)
+		}
+	}
+}
