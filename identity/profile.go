@@ -73,6 +73,10 @@ func (p Profile) AvatarType() string { return imageType(p.Avatar) }
 // languageTag is the outer shape of a BCP 47 tag; which tags exist is not checked.
 var languageTag = regexp.MustCompile(`^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$`)
 
+// PlainLine tells whether s can be shown as one line of text, by the rules of a name: UTF-8, without control characters and
+// changes of writing direction. Its length is the caller's to bound.
+func PlainLine(s string) bool { return checkText(s, len(s), false) == nil }
+
 // checkText refuses what a name tag must not hold. lines allows line feeds.
 func checkText(s string, runes int, lines bool) error {
 	switch {

@@ -106,7 +106,7 @@ func tidy(p *room.Policy) error {
 	}
 	p.Tags = tags
 	for _, s := range append(texts, tags...) {
-		if !plainLine(s) {
+		if !identity.PlainLine(s) {
 			return fmt.Errorf("the room's texts are single lines without control characters and changes of writing direction: %w", room.Malformed)
 		}
 	}

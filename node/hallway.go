@@ -97,13 +97,7 @@ func decent(ad *wire.Ad) bool {
 		return false
 	}
 	texts := append([]string{ad.Name, ad.Topic, ad.Language, ad.HostName}, ad.Tags...)
-	return !slices.ContainsFunc(append(texts, ad.StageNames...), func(s string) bool { return !plainLine(s) })
-}
-
-// plainLine tells whether s is one line of text by the rules of a profile: UTF-8, without control characters and changes
-// of writing direction.
-func plainLine(s string) bool {
-	return !strings.Contains(s, "\n") && identity.Profile{Bio: s}.Validate() == nil
+	return !slices.ContainsFunc(append(texts, ad.StageNames...), func(s string) bool { return !identity.PlainLine(s) })
 }
 
 // appointed tells whether a moderator's ad carries the host's appoint op for its signer.

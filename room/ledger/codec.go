@@ -102,7 +102,7 @@ func (p *parser) op(s *wire.Signed) (*room.Op, room.ID, error) {
 	}
 	author, err := p.peerOf(s.Key)
 	bad := err != nil || len(w.Room) != 32 || w.Seq == 0 || w.Seq > math.MaxUint32 || len(w.Prev) != 32 && len(w.Prev) != 0 || len(w.Grant) != 32 ||
-		len(w.Seen) > maxSeen || len(w.Targets) > MaxTargets || len(w.Reason) > maxReason || w.TimeMs < 0 || w.TimeMs > lastSecond*1000 || w.Kind > math.MaxUint16
+		len(w.Seen) > maxSeen || len(w.Targets) > MaxTargets || len(w.Reason) > maxReason || !identity.PlainLine(w.Reason) || w.TimeMs < 0 || w.TimeMs > lastSecond*1000 || w.Kind > math.MaxUint16
 	if bad {
 		return nil, room.ID{}, fmt.Errorf("op: %w", room.Malformed)
 	}
@@ -244,7 +244,7 @@ func admissions(op *room.Op, in []*wire.Admission) error {
 			return err
 		}
 		a.Role, a.Name = room.Role(min(w.Role, math.MaxUint8)), w.Name
-		if a.Role != room.Listener && a.Role != room.Speaker || len(a.Name) > maxLabel || len(w.Chain) > maxChain || len(w.MaxUses) != len(w.Chain) {
+		if a.Role != room.Listener && a.Role != room.Speaker || len(a.Name) > maxLabel || !identity.PlainLine(a.Name) || len(w.Chain) > maxChain || len(w.MaxUses) != len(w.Chain) {
 			return room.Malformed
 		}
 		if len(w.Chain) == 0 {

@@ -89,7 +89,10 @@ func DecodePolicy(w *wire.Policy) (room.Policy, error) {
 	bad := w == nil || w.Visibility < uint32(room.Open) || w.Visibility > uint32(room.Closed) || len(w.Name) > maxName || len(w.Topic) > maxTopic ||
 		len(w.Language) > maxLanguage || len(w.Tags) > maxTags || !goodSecond(w.StartsAtS)
 	for _, t := range w.GetTags() {
-		bad = bad || len(t) > maxTag
+		bad = bad || len(t) > maxTag || !identity.PlainLine(t)
+	}
+	for _, t := range []string{w.GetName(), w.GetTopic(), w.GetLanguage()} {
+		bad = bad || !identity.PlainLine(t)
 	}
 	if bad {
 		return room.Policy{}, fmt.Errorf("policy: %w", room.Malformed)

@@ -426,6 +426,10 @@ func TestForeignBytes(t *testing.T) {
 		{"nobody kicked", r.forge("host", r.next("host", room.Op{Kind: room.Kick})), room.Malformed},
 		{"a moderator by invite", r.forge("host", r.next("host", room.Op{Kind: room.Admit, Admissions: []room.Admission{{Peer: r.peer("mod"), Role: room.Moderator}}})), room.Malformed},
 		{"a transfer without consent", r.forge("host", r.next("host", room.Op{Kind: room.Transfer, Targets: []peer.ID{r.peer("mod")}})), room.BadSignature},
+		{"a reason that turns", r.forge("host", r.next("host", room.Op{Kind: room.Kick, Targets: []peer.ID{r.peer("mod")}, Reason: "a\u202eb"})), room.Malformed},
+		{"a name of two lines", r.forge("host", r.next("host", room.Op{Kind: room.Admit, Admissions: []room.Admission{{Peer: r.peer("mod"), Role: room.Speaker, Name: "a\nb"}}})), room.Malformed},
+		{"a topic that rings", r.forge("host", r.next("host", room.Op{Kind: room.SetPolicy, Policy: &room.Policy{Visibility: room.Closed, Topic: "\a"}})), room.Malformed},
+		{"a tag that erases", r.forge("host", r.next("host", room.Op{Kind: room.SetPolicy, Policy: &room.Policy{Visibility: room.Closed, Tags: []string{"\x1b[2K"}}})), room.Malformed},
 	} {
 		l := r.fresh()
 		if v := l.Add(tt.op)[0]; v.Status != Refused || !errors.Is(v.Err, tt.want) {

@@ -10,6 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/protobuf/proto"
 
+	"balai/identity"
 	"balai/room"
 	"balai/room/ledger"
 	"balai/room/wire"
@@ -347,6 +348,9 @@ func (s *Session) act(kind room.Kind, target peer.ID, reason string) error {
 	}
 	if !s.flood.allow(s.me, decisions, time.Now()) {
 		return fmt.Errorf("at most %v decisions a minute: %w", 60*rates[decisions].second, room.RateLimited)
+	}
+	if !identity.PlainLine(reason) {
+		return fmt.Errorf("a reason is one line without control characters and changes of writing direction: %w", room.Malformed)
 	}
 	op := room.Op{Kind: kind, Reason: reason}
 	if target != "" {
