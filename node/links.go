@@ -29,6 +29,7 @@ const (
 // linkKeeper holds the media links that a session wants. Any goroutine.
 type linkKeeper struct {
 	j    *joined
+	say  func(overlay.Event, ...*wire.Signed) // to the session
 	poke chan struct{}
 	wg   sync.WaitGroup
 
@@ -57,7 +58,10 @@ type wanted struct {
 }
 
 func newLinkKeeper(j *joined) *linkKeeper {
-	return &linkKeeper{j: j, poke: make(chan struct{}, 1), peers: map[peer.ID]*wanted{}, members: map[peer.ID]bool{}}
+	return &linkKeeper{
+		j: j, say: func(e overlay.Event, sources ...*wire.Signed) { j.s.Link(e, sources...) },
+		poke: make(chan struct{}, 1), peers: map[peer.ID]*wanted{}, members: map[peer.ID]bool{},
+	}
 }
 
 // setMembers says who belongs to the room: only they are heard on its topics. Others may open a link, too, and are cut
@@ -203,33 +207,30 @@ func (k *linkKeeper) failed(p peer.ID, w *wanted) {
 	w.dialing = false
 	w.next, w.pause = time.Now().Add(w.pause), min(2*w.pause, linkMaxPause)
 	k.mu.Unlock()
-	k.unlinked(p)
+	k.tellLinked(p, noLink)
 }
 
-// unlinked tells the session that there is no link with p, unless there is one by now: of a link that ends and one that opens
-// at the same time the second is what counts, whoever comes to speak first.
-func (k *linkKeeper) unlinked(p peer.ID) {
+// tellLinked tells the session whether there is a link with p, if that is what meant says that it is told of: of a link that ends
+// and one that opens at the same time the second is what counts, whoever comes to speak first.
+func (k *linkKeeper) tellLinked(p peer.ID, meant func(now *p2p.Link) bool) {
 	k.telling.Lock()
 	defer k.telling.Unlock()
+	var now *p2p.Link
 	k.mu.Lock()
-	linked := k.peers[p] != nil && k.peers[p].link != nil
+	if w := k.peers[p]; w != nil {
+		now = w.link
+	}
 	k.mu.Unlock()
-	if !linked {
-		k.j.s.Link(overlay.Unlinked{Peer: p})
+	switch {
+	case !meant(now):
+	case now == nil:
+		k.say(overlay.Unlinked{Peer: p})
+	default:
+		k.say(overlay.Linked{Peer: p}, now.Sources()...)
 	}
 }
 
-// linked tells the session of l, unless it is not the link with its peer any more.
-func (k *linkKeeper) linked(w *wanted, l *p2p.Link) {
-	k.telling.Lock()
-	defer k.telling.Unlock()
-	k.mu.Lock()
-	holds := w.link == l
-	k.mu.Unlock()
-	if holds {
-		k.j.s.Link(overlay.Linked{Peer: l.Remote()}, l.Sources()...)
-	}
-}
+func noLink(now *p2p.Link) bool { return now == nil }
 
 // accept decides about a link that another opens: whom the plan names, and, while callers are welcome, others, who have
 // to say soon what they want. What they may have, the session judges.
@@ -293,7 +294,7 @@ func (k *linkKeeper) add(l *p2p.Link, opener peer.ID) {
 	case l.Ended(): // perhaps before it was entered, and then nobody says so again
 		k.gone(l)
 	default:
-		k.linked(w, l)
+		k.tellLinked(l.Remote(), func(now *p2p.Link) bool { return now == l })
 	}
 	if old != nil {
 		k.drop(old)
@@ -323,7 +324,7 @@ func (k *linkKeeper) gone(l *p2p.Link) {
 	k.mu.Unlock()
 	k.j.flow.RemoveLink(l)
 	if lost || w == nil {
-		k.unlinked(l.Remote())
+		k.tellLinked(l.Remote(), noLink)
 	}
 }
 
