@@ -176,7 +176,7 @@ func (s *Session) spent(a *room.Admission) room.Reason {
 		if branch, revoked := s.state.IsRevoked(id, a.Issuer); revoked && (branch || i == len(a.Chain)-1) {
 			return room.Revoked
 		}
-		if _, guest := s.guests[a.Peer]; !guest && a.Uses[i] > 0 && s.state.Uses[id]+s.waitingFor(id)+s.passed[id]-s.tallied[id] >= int(a.Uses[i]) {
+		if !s.isGuestBy(a) && a.Uses[i] > 0 && s.state.Uses[id]+s.waitingFor(id)+s.passed[id]-s.tallied[id] >= int(a.Uses[i]) {
 			return room.UsedUp
 		}
 	}

@@ -27,6 +27,7 @@ const (
 	digestLeaders  = 32               // authorities here
 	digestStage    = 32
 	fetchSpread    = 2 * time.Second // guests do not all ask at once: for each thousand people
+	fetchPeople    = 10_000          // more are the word of a speaker who leads: nobody waits longer for it
 	maxIssuers     = 64
 	maxQuoted      = 32 // ops that go along with a digest
 	maxQuotedBytes = 8 << 10
@@ -344,7 +345,7 @@ func (s *Session) followDigest(by peer.ID, d *wire.Digest, now time.Time) {
 	if string(d.Heads) == string(heads[:]) && s.keys.at(room.EpochID(d.EpochId)) >= 0 {
 		s.carry.digest.fetch = time.Time{}
 	} else if s.carry.digest.fetch.IsZero() {
-		s.carry.digest.fetch = now.Add(time.Duration(s.dice.Int64N(int64(fetchSpread) * (1 + int64(d.People)/1000))))
+		s.carry.digest.fetch = now.Add(time.Duration(s.dice.Int64N(int64(fetchSpread) * (1 + int64(min(d.People, fetchPeople))/1000))))
 	}
 }
 

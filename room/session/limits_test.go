@@ -2,6 +2,8 @@ package session
 
 import (
 	"bytes"
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"balai/room"
+	"balai/room/invite"
 	"balai/room/wire"
 )
 
@@ -75,6 +78,72 @@ func TestLimitsOfSmallRecords(t *testing.T) {
 		}
 		if _, ok := s.openHandoutKey(s.me, signRaw(s, wire.DomainHandoutKey, key, extra)); ok != want {
 			t.Errorf("a handout key with %d bytes more: %v", extra, ok)
+		}
+	}
+}
+
+// arrives is what this authority decides about somebody who holds an invite of hers, at the door.
+func (s *Session) arrives(t *testing.T, p peer.ID, link string) (knocking bool, err error) {
+	t.Helper()
+	inv, err := invite.ParseLink(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &newcomer{peer: p, claim: &wire.Claim{Name: "x", Sig: randomBytes(64)}}
+	if err := n.readHello(&wire.Hello{Room: s.cfg.Room[:], Invite: inv.Public()}, s.cfg.Room); err != nil {
+		t.Fatal(err)
+	}
+	_, knocking, err = s.decide(n, time.Now())
+	return knocking, err
+}
+
+// Who is here by a pass and comes again by another link knocks where that link says so, and is charged: else she would stay by
+// it, whom nobody let in by it, when the branch that she came by is revoked.
+func TestAGuestByAnotherLink(t *testing.T) {
+	s := still(t)
+	s.limit = 0
+	link := func(terms InviteTerms) InviteView {
+		terms.Role = room.Listener
+		v, err := s.issue(terms)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	first, knock, once := link(InviteTerms{}), link(InviteTerms{Knock: true}), link(InviteTerms{Uses: 1})
+	ana, ben := mustKey(t).ID(), mustKey(t).ID()
+	for range 2 {
+		if knocking, err := s.arrives(t, ana, first.Link); knocking || err != nil {
+			t.Fatal(knocking, err)
+		}
+	}
+	came := s.guests[ana].by
+	if knocking, err := s.arrives(t, ana, knock.Link); !knocking || err != nil {
+		t.Errorf("by the link that knocks: %v, %v", knocking, err)
+	}
+	if now := s.guests[ana].by; !slices.Equal(now.chain, came.chain) {
+		t.Error("she is taken for one who came by it")
+	}
+	for range 2 { // once, and then the same again
+		if _, err := s.arrives(t, ben, once.Link); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := s.arrives(t, ana, once.Link); !errors.Is(err, room.UsedUp) {
+		t.Errorf("by a link that is used up: %v", err)
+	}
+}
+
+// Of how many people a speaker who leads tells does not depend whether a guest asks for what she lacks before the evening ends.
+func TestManyPeopleDelayNobody(t *testing.T) {
+	s, now := still(t), time.Now()
+	s.guest = true
+	d := s.makeDigest(now)
+	d.People, d.Heads = 1<<32-1, make([]byte, 32)
+	for range 50 {
+		s.carry.digest.fetch = time.Time{}
+		if s.followDigest(mustKey(t).ID(), d, now); s.carry.digest.fetch.IsZero() || s.carry.digest.fetch.Sub(now) > time.Minute {
+			t.Fatalf("she asks after %v", s.carry.digest.fetch.Sub(now))
 		}
 	}
 }

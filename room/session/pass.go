@@ -182,7 +182,7 @@ func (s *Session) cutGuests(now time.Time) (out []peer.ID) {
 func (s *Session) asGuest(n *newcomer, now time.Time) {
 	a := s.admission(n)
 	s.forgetGuests(now)
-	if _, again := s.guests[n.peer]; !again {
+	if !s.isGuestBy(&a) {
 		for i, id := range a.Chain {
 			if a.Uses[i] > 0 {
 				s.passed[id]++
@@ -218,12 +218,20 @@ func (s *Session) takeUpTallies() {
 	}
 }
 
+// isGuestBy tells whether somebody is let in by a pass already, and by the same invite: by another she comes as anybody does,
+// is charged and has to knock.
+func (s *Session) isGuestBy(a *room.Admission) bool {
+	g, already := s.guests[a.Peer]
+	return already && slices.Equal(g.by.chain, a.Chain)
+}
+
 // mayBeGuest tells whether a newcomer comes by a pass: a listener, when the ledger holds as many people as gossip carries.
 func (s *Session) mayBeGuest(n *newcomer) bool {
-	if _, already := s.guests[n.peer]; already && !n.claim.Member {
+	a := s.admission(n)
+	if s.isGuestBy(&a) && !n.claim.Member {
 		return true
 	}
-	return s.admission(n).Role == room.Listener && !n.claim.Member && !s.mustKnock(n) && len(s.live)+len(s.admits.waiting) >= s.limit
+	return a.Role == room.Listener && !n.claim.Member && !s.mustKnock(n) && len(s.live)+len(s.admits.waiting) >= s.limit
 }
 
 // tallyGuests writes down how often invites with a limit were used by passes.
