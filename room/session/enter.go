@@ -264,7 +264,7 @@ func (e *entry) back(ctx context.Context, a *asked) error {
 	for range returnReplies {
 		more := false
 		err := s.call(s.ctx, func() error {
-			if more = s.addOps(a.reply.Ops, time.Now()) && a.reply.More; more {
+			if more = s.addOps(a.reply.Ops[:min(len(a.reply.Ops), maxOps)], time.Now()) && a.reply.More; more {
 				return nil
 			}
 			return s.comeBack(a, time.Now())

@@ -290,7 +290,7 @@ func (s *Session) followStage(old *room.State) {
 		s.hand = nil
 	}
 	s.wasStage = me.OnStage
-	if s.hand != nil && s.state.Lowered[s.me] >= s.hand.Beat && s.state.Lowered[s.me] > 0 {
+	if low, ok := s.loweredAt(s.me); s.hand != nil && ok && low >= s.hand.Beat && low > 0 {
 		s.hand = nil
 	}
 }

@@ -147,3 +147,75 @@ func TestManyPeopleDelayNobody(t *testing.T) {
 		}
 	}
 }
+
+// A hand that a moderator lowers at a beat that never comes is not down for ever.
+func TestLoweredForEver(t *testing.T) {
+	s, now := still(t), time.Now()
+	ana := mustKey(t).ID()
+	s.letIn(t, ana, room.Listener)
+	raise := func(beat uint64) bool {
+		l := s.touch(ana, now)
+		s.takeHand(ana, l, nil, false)
+		s.takeHand(ana, l, &wire.Hand{Beat: beat}, false)
+		_, up := s.handOf(ana)
+		return up
+	}
+	beat := s.beat.seq + 10
+	if !raise(beat) {
+		t.Fatal("no hand")
+	}
+	s.write(t, room.Op{Kind: room.Lower, Targets: []peer.ID{ana}, Beat: beat})
+	if _, up := s.handOf(ana); up {
+		t.Error("lowered, and up")
+	}
+	s.write(t, room.Op{Kind: room.Lower, Targets: []peer.ID{ana}, Beat: 1<<64 - 1})
+	if !raise(beat + 1) {
+		t.Error("no hand of hers counts any more")
+	}
+}
+
+// What a member answers of decisions is looked at as far as an honest answer goes: when no more of what nobody needs can be kept
+// aside, some dozens of each answer, and not all that fit into it.
+func TestAReplyOfJunk(t *testing.T) {
+	s, now := still(t), time.Now()
+	junk := make([]*wire.Signed, 2*maxOps)
+	for i := range junk {
+		junk[i] = wire.Sign(mustKey(t), wire.DomainOp, &wire.Op{Room: s.cfg.Room[:], Seq: 1, Grant: randomBytes(32), Kind: uint32(room.Lock)})
+	}
+	liar := mustKey(t).ID()
+	looked := func(ops []*wire.Signed) int {
+		s.flood.buckets = nil // whose decisions are looked at has an allowance
+		s.takeReply(&wire.LedgerReply{Ops: ops}, liar, now)
+		return len(s.flood.buckets)
+	}
+	if n := looked(junk[:maxOps+500]); n > maxOps {
+		t.Errorf("%d of one answer", n)
+	}
+	kept := len(s.pending)
+	if n := looked(junk[1000:]); n > maxStrays || len(s.pending) != kept {
+		t.Errorf("%d of the next, %d kept aside after %d", n, len(s.pending), kept)
+	}
+}
+
+// A member who asks for all decisions as fast as she can gets them as often as a long entry needs, and then twice a second.
+func TestAskingForEver(t *testing.T) {
+	s, now := still(t), time.Now()
+	ana, ben := mustKey(t).ID(), mustKey(t).ID()
+	s.letIn(t, ana, room.Listener)
+	s.letIn(t, ben, room.Listener)
+	served := 0
+	ask := func(p peer.ID, at time.Time) bool {
+		return s.ledgerReply(p, &wire.LedgerRequest{Room: s.cfg.Room[:]}, at).Refused == 0
+	}
+	for i := range 2000 {
+		if ask(ana, now.Add(time.Duration(i)*time.Millisecond)) {
+			served++
+		}
+	}
+	if served < returnReplies || served > 250 {
+		t.Errorf("served %d times in two seconds", served)
+	}
+	if !ask(ben, now.Add(2*time.Second)) || !ask(ana, now.Add(3*time.Second)) {
+		t.Error("another, or she a second later, is not served")
+	}
+}

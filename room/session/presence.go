@@ -410,10 +410,17 @@ func (s *Session) handOf(p peer.ID) (*wire.Hand, bool) {
 	if l == nil || l.hand == nil || s.state.Members[p].OnStage {
 		return nil, false
 	}
-	if low, ok := s.state.Lowered[p]; ok && l.hand.Beat <= low {
+	if low, ok := s.loweredAt(p); ok && l.hand.Beat <= low {
 		return nil, false
 	}
 	return l.hand, true
+}
+
+// loweredAt is the beat at and before which a hand of p is down, if any is: not one that no beat can have reached by now, or one
+// decision took it down for ever.
+func (s *Session) loweredAt(p peer.ID) (low uint64, ok bool) {
+	low, ok = s.state.Lowered[p]
+	return low, ok && low <= max(s.beat.seq, s.age(time.Now()))+leapLimit
 }
 
 // hands is the queue, the same for all: by beat, then by hash of the beat's signature and the peer.

@@ -43,6 +43,9 @@ func (s *Session) ledgerReply(p peer.ID, req *wire.LedgerRequest, now time.Time)
 		}
 		req = &wire.LedgerRequest{Room: req.Room, Heads: req.Heads}
 	}
+	if !s.flood.allow(p, requests, now) {
+		return refuseLedger(room.RateLimited) // each may be answered by megabytes
+	}
 	if req.Leave != nil {
 		s.takeLeave(p, req.Leave, now)
 		return &wire.LedgerReply{}
@@ -214,7 +217,7 @@ func (s *Session) takeReply(rep *wire.LedgerReply, from peer.ID, now time.Time) 
 	if s.phase.Over() {
 		return
 	}
-	news := s.addOps(s.atPace(rep.Ops, now), now)
+	news := s.takeFetched(rep.Ops, now)
 	if s.phase.Over() {
 		return
 	}
@@ -232,6 +235,28 @@ func (s *Session) takeReply(rep *wire.LedgerReply, from peer.ID, now time.Time) 
 	if rep.More && news {
 		s.fetchNow(from, now)
 	}
+}
+
+// maxStrays is how many decisions that turn out to be nothing are looked at of one reply: each costs signatures.
+const maxStrays = 64
+
+// takeFetched takes what somebody answered, in parts of which each is twice as long as the last: after one that was no news
+// the rest is not looked at. An honest reply holds nothing that does not link.
+func (s *Session) takeFetched(ops []*wire.Signed, now time.Time) (news bool) {
+	ops = slices.DeleteFunc(slices.Clone(ops[:min(len(ops), maxOps)]), func(op *wire.Signed) bool {
+		_, held := s.ledger.Get(ledgerID(op))
+		return held
+	})
+	for n := maxStrays; len(ops) > 0; n *= 2 {
+		part := ops[:min(n, len(ops))]
+		ops = ops[len(part):]
+		fit := s.atPace(part, now)
+		linked := s.addOps(fit, now)
+		if news = news || linked; !linked || len(fit) < len(part) || s.phase.Over() {
+			break
+		}
+	}
+	return news
 }
 
 // atPace leaves out what an authority has written beyond the pace that it is allowed; it is fetched later. Who
