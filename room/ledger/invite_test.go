@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -199,6 +200,34 @@ func TestABanClosesWhatItsAuthorKnew(t *testing.T) {
 	for id, want := range map[room.InviteID]bool{twig: true, root: false, leaf: false} {
 		if _, closed := s.IsRevoked(id, r.peer("host")); closed != want {
 			t.Errorf("invite %d: closed %v", id[0], closed)
+		}
+	}
+}
+
+// A moderator names the host's invite when she lets in an accomplice whom the host bans later: nobody can tell her from one who
+// did come by it, so it is closed. A kick instead closes nothing, and it is open again when the moderator is dismissed with a
+// cut before that admission.
+func TestAFalseInviteThatTheHostKnew(t *testing.T) {
+	for _, kind := range []room.Kind{room.Kick, room.Ban} {
+		r := newRig(t, open1, "mod")
+		r.about("host", room.Appoint, "mod")
+		r.all()
+		r.admit("mod", "ana", room.Listener)
+		last := r.logs["mod"].Heads()
+		r.issued("mod", "friend", "host", 0, leaf)
+		r.all()
+		r.about("host", kind, "friend")
+		closed := func() bool { _, c := r.all().IsRevoked(leaf, r.peer("host")); return c }
+		if got := closed(); got != (kind == room.Ban) {
+			t.Errorf("after a %v: closed %v", kind, got)
+		}
+		i := slices.IndexFunc(last, func(s room.Seen) bool { return s.Author == r.peer("mod") })
+		r.draft("host", room.Op{Kind: room.Dismiss, Targets: []peer.ID{r.peer("mod")}, CutSeq: last[i].Seq, CutHash: last[i].Hash})
+		if closed() {
+			t.Errorf("after a %v and the dismissal the host's invite is still closed", kind)
+		}
+		if s := r.all(); s.Role(r.peer("ana")) != room.Listener || s.Role(r.peer("friend")) != room.NoRole {
+			t.Errorf("after a %v: %v", kind, s.Members)
 		}
 	}
 }
