@@ -13,6 +13,7 @@ import (
 
 	"balai/room"
 	"balai/room/invite"
+	"balai/room/ledger"
 	"balai/room/wire"
 )
 
@@ -217,5 +218,26 @@ func TestAskingForEver(t *testing.T) {
 	}
 	if !ask(ben, now.Add(2*time.Second)) || !ask(ana, now.Add(3*time.Second)) {
 		t.Error("another, or she a second later, is not served")
+	}
+}
+
+// An authority who takes a guest into the ledger, and shows her a shorter one than she knows, makes her forget nothing.
+func TestPromotedWithAShortLedger(t *testing.T) {
+	s, now := still(t), time.Now()
+	s.letIn(t, mustKey(t).ID(), room.Listener)
+	short, err := ledger.New(s.ledger.Genesis())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ops, _ := s.ledger.Since(nil, maxOps)
+	short.Add(ops...)
+	out := mustKey(t).ID()
+	s.write(t, room.Op{Kind: room.Ban, Targets: []peer.ID{out}})
+	s.guest = true
+	if err := s.promoted(&wire.Welcome{}, short, s.me, now); err != nil || s.guest {
+		t.Fatal(err)
+	}
+	if !s.state.Banned[out] {
+		t.Error("she has forgotten a ban")
 	}
 }

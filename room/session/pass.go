@@ -92,9 +92,12 @@ func (s *Session) checkPass(p peer.ID, signed *wire.Signed, now time.Time) (*wir
 	if len(signed.Body) > maxPass {
 		return nil, room.Malformed
 	}
+	by, err := identity.PeerOf(signed.Key)
+	if _, authority := s.state.Rank(by); err != nil || !authority { // before it costs a signature: anybody may show one
+		return nil, room.BadSignature
+	}
 	var m wire.Pass
-	by, err := wire.Open(signed, wire.DomainPass, &m)
-	if err != nil {
+	if _, err := wire.Open(signed, wire.DomainPass, &m); err != nil {
 		return nil, room.BadSignature
 	}
 	if _, void := s.state.Unconfirmed[p]; void && len(m.Chain) == 0 && !s.inDoubt(p) {
@@ -102,9 +105,6 @@ func (s *Session) checkPass(p peer.ID, signed *wire.Signed, now time.Time) (*wir
 	}
 	if string(m.Room) != string(s.cfg.Room[:]) || string(m.Peer) != string(p) || len(m.Chain) > maxChainIDs {
 		return nil, room.WrongRoom
-	}
-	if _, authority := s.state.Rank(by); !authority {
-		return nil, room.BadSignature
 	}
 	nbf, exp := time.Unix(m.NbfS, 0), time.Unix(m.ExpS, 0)
 	switch {

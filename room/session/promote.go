@@ -117,6 +117,9 @@ func (s *Session) promoted(w *wire.Welcome, l *ledger.Ledger, from peer.ID, now 
 	if !s.guest {
 		return nil
 	}
+	for _, e := range s.ledger.All() {
+		l.Add(e.Signed) // what this admitter left out, or has not heard of
+	}
 	s.ledger = l
 	s.takePass(w.Pass, now)
 	s.takeKey(w.Key, now)
