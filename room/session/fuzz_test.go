@@ -14,6 +14,7 @@ import (
 	"balai/room/election"
 	"balai/room/ledger"
 	"balai/room/overlay"
+	"balai/room/sframe"
 	"balai/room/wire"
 )
 
@@ -86,11 +87,21 @@ func FuzzGossip(f *testing.F) {
 // to who is not.
 func FuzzReply(f *testing.F) {
 	s := still(f)
+	named := sframe.NewEpoch(2) // which nobody has given me
+	if _, err := s.appendOp(room.Op{Kind: room.NewEpoch, Epoch: room.EpochCommit{N: 2, ID: room.EpochID(named.ID), Cause: causeKick}}, time.Now(), false); err != nil {
+		f.Fatal(err)
+	}
 	newcomer := New(Config{Key: mustKey(f), Room: s.cfg.Room, Secret: s.cfg.Secret, Ports: s.cfg.Ports, Profile: profileOf("y"), Log: testLog("y")})
 	newcomer.ctx = context.Background()
 	ops, _ := s.ledger.Since(nil, maxOps)
 	keys := []*wire.KeyStep{keyStep(s.keys.epochs[0]), {Id: make([]byte, 16), Secret: make([]byte, 32)}}
-	b, _ := proto.Marshal(&wire.LedgerReply{Genesis: s.ledger.Genesis(), Ops: ops, Keys: keys, Records: [][]byte{[]byte(recordPrefix)}, Sources: []*wire.Signed{s.signSource(time.Now())}})
+	for _, step := range []uint32{lastStep, 1<<32 - 4, 1<<32 - 2} {
+		keys = append(keys, &wire.KeyStep{N: 2, Id: named.ID[:], Step: step, Secret: make([]byte, 32)})
+	}
+	fat := proto.CloneOf(ops[0])
+	fat.ProtoReflect().SetUnknown(more(200))
+	pass := s.makePass(newcomer.me, room.Listener, "y", trail{[]room.InviteID{{1}}, s.me}, time.Now())
+	b, _ := proto.Marshal(&wire.LedgerReply{Genesis: s.ledger.Genesis(), Ops: append(ops, fat), Keys: keys, Pass: pass, Records: [][]byte{[]byte(recordPrefix)}, Sources: []*wire.Signed{s.signSource(time.Now())}})
 	f.Add(b)
 	b, _ = proto.Marshal(&wire.Welcome{Genesis: s.ledger.Genesis(), Ops: ops, Key: keys[0], Sources: []*wire.Signed{s.signSource(time.Now())}})
 	f.Add(b)
