@@ -69,7 +69,9 @@ async function evening(lab: Lab, sound: object, { crowd = 0, talk = 64_000 } = {
   const wavs = speech()
   await lab.community()
   const relay = crowd > 0 ? ['--relay', 'never'] : []
-  const [host, speaker, listener] = await Promise.all(['Ana', 'Budi', 'Citra'].map((n) => arrive(lab, n, join(wavs, `${n.toLowerCase()}.wav`), sound, ...relay))) as [Guest, Guest, Guest]
+  const host = await arrive(lab, 'Ana', join(wavs, 'ana.wav'), sound, ...relay)
+  const speaker = await arrive(lab, 'Budi', join(wavs, 'budi.wav'), sound, ...relay)
+  const listener = await arrive(lab, 'Citra', join(wavs, 'citra.wav'), sound, ...relay)
 
   await host.page.getByRole('button', { name: 'Start a room' }).first().click()
   await host.page.getByRole('textbox', { name: 'Room name' }).fill('The first evening')
