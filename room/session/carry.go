@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
 
 	"balai/identity"
 	"balai/room"
@@ -199,10 +200,10 @@ func (s *Session) step(e overlay.Event, now time.Time) {
 	s.carry.wake = s.carry.overlay.Next()
 }
 
-// fillAdmit adds the sources of those on stage to an ADMIT.
+// fillAdmit adds the sources of those on stage to an ADMIT, as many as fit.
 func (s *Session) fillAdmit(r *wire.LinkRecord, now time.Time) {
 	if a := r.GetAdmit(); a != nil && overlay.Mode(a.GetMode()) != overlay.Assist {
-		a.Sources = s.sourceRecords(now)
+		a.Sources = fitting(proto.Size(r), s.sourceRecords(now))
 	}
 }
 

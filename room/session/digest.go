@@ -185,7 +185,7 @@ func (s *Session) headsHash() [32]byte {
 func (s *Session) passDigestOn(now time.Time) {
 	s.carry.digest.quoted, s.carry.digest.fresh = s.carry.digest.fresh, nil
 	r := &wire.DigestRecord{Digest: s.carry.digest.signed, Ops: s.carry.digest.quoted}
-	records := s.sourceRecords(now)
+	records := fitting(proto.Size(r), s.sourceRecords(now))
 	var key []byte
 	for _, src := range records {
 		key = append(key, src.GetKey()...)

@@ -241,3 +241,32 @@ func TestPromotedWithAShortLedger(t *testing.T) {
 		t.Error("she has forgotten a ban")
 	}
 }
+
+// However many are on stage, what is told of them on a link is no longer than a link takes, and the same people each time: those
+// longest there.
+func TestWhatIsToldOfAStageFits(t *testing.T) {
+	s, now := still(t), time.Now()
+	for range 150 {
+		p := mustKey(t).ID()
+		s.state.Stage = append(s.state.Stage, p)
+		s.live[p] = &presence{signed: signRaw(s, wire.DomainSource, &wire.Source{Room: s.cfg.Room[:], Peer: []byte(p)}, 100)}
+	}
+	all := s.sourceRecords(now)
+	if len(all) != 151 {
+		t.Fatalf("%d sources", len(all))
+	}
+	for _, lease := range []int{0, 8 << 10, 14 << 10} {
+		r := &wire.LinkRecord{Record: &wire.LinkRecord_Admit{Admit: &wire.JoinAnswer{Mode: 1, Lease: &wire.Signed{Body: make([]byte, lease)}}}}
+		s.fillAdmit(r, now)
+		told := r.GetAdmit().Sources
+		if n := proto.Size(r); n > 15<<10 {
+			t.Errorf("an ADMIT of %d bytes with %d sources", n, len(told))
+		}
+		if lease == 0 && len(told) < 32 {
+			t.Errorf("%d sources told", len(told))
+		}
+		if !slices.EqualFunc(told, all[:len(told)], func(a, b *wire.Signed) bool { return a == b }) {
+			t.Error("others than those longest on stage")
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
 
 	"balai/identity"
 	"balai/room"
@@ -176,15 +177,28 @@ func (s *Session) heldByOther(id uint32, by peer.ID) bool {
 
 func (s *Session) knownSource(id uint32) bool { return s.taken(id, "") }
 
-// sourceRecords are the signed sources of those on stage, mine first.
+// sourceRecords are the signed sources of those on stage, mine first, then who is longest there.
 func (s *Session) sourceRecords(now time.Time) []*wire.Signed {
 	out := []*wire.Signed{s.signSource(now)}
-	for p, l := range s.live {
-		if p != s.me && l.signed != nil && s.state.Members[p].OnStage {
+	for _, p := range s.state.Stage {
+		if l := s.live[p]; p != s.me && l != nil && l.signed != nil {
 			out = append(out, l.signed)
 		}
 	}
 	return out
+}
+
+// maxTold is how large a record on a link gets by sources: what does not fit is said again every 10 s. A longer one ends the link.
+const maxTold = 12 << 10
+
+// fitting are as many sources as a record of that size may carry besides.
+func fitting(size int, sources []*wire.Signed) []*wire.Signed {
+	for i, src := range sources {
+		if size += proto.Size(src) + 4; size > maxTold {
+			return sources[:i]
+		}
+	}
+	return sources
 }
 
 // replan tells the media path and the link keeper what follows from the state, when it changed.
