@@ -17,11 +17,11 @@ const (
 	badMemory = time.Minute            // excuses are counted that far back
 	badClosed = 2 * badMemory          // a lying speaker's source is not passed on: longer than her relay's excuses are counted
 	badExcuse = 2                      // of a parent of the core; one more for each level: who is nearer to a liar leaves it first
-	badAgain  = 60 * time.Millisecond  // between the times that BAD is said
-	badTimes  = 3
-	maxBad    = 128        // counters in a record: as many frames as are remembered
-	maxSaid   = 2 * maxBad // and of a parent's records
-	maxDoubts = 8          // parents of one source
+	badAgain  = 2 * media.Tick         // between the times that BAD is said
+	badTimes  = 6                      // within badWait: one has to arrive, or an honest relay is left
+	maxBad    = 128                    // counters in a record: as many frames as are remembered
+	maxSaid   = 2 * maxBad             // and of a parent's records
+	maxDoubts = 8                      // parents of one source
 )
 
 // doubt is about a parent that brought frames of a source which their speaker did not sign: it lies, or was lied to.
