@@ -1,11 +1,13 @@
 package hostile_test
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"testing"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	"balai/identity"
 	"balai/room/wire"
@@ -34,8 +36,12 @@ func TestYesterdaysAd(t *testing.T) {
 	}
 	tell := func(ad *wire.Signed) {
 		_ = p.Subscribe(t.Context(), d.key.ID(), hostile.Lobby, hostile.LobbyTopic) // tried again
-		ad.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 1000, protowire.VarintType), rand.Uint64()))
-		_ = hostile.Advertise(t.Context(), p, d.key.ID(), ad) // tried again
+		signed, err := proto.Marshal(ad)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), binary.BigEndian.AppendUint64(nil, rand.Uint64())) // the later body counts
+		_ = p.Publish(t.Context(), d.key.ID(), hostile.Lobby, hostile.LobbyTopic, append(b, signed...))                                 // tried again
 	}
 	shown := func(r hostile.Room) bool { return listed(t, d, r.ID().String()) }
 	hear := func(what string, r hostile.Room, ad func() *wire.Signed) {
