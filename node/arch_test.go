@@ -50,7 +50,7 @@ var imports = map[string]rule{
 	"node/api":            {[]string{"identity", "room", "room/invite", "room/session"}, with(peerID, "github.com/danielgtaylor/huma/v2", "github.com/danielgtaylor/huma/v2/", "rsc.io/qr", "golang.org/x/time/rate")},
 	"node": {
 		[]string{"identity", "room", "room/wire", "room/invite", "room/ledger", "room/election", "room/overlay", "room/media", "room/session", "room/sframe", "node/api", "node/p2p", "node/rtc", "node/store", "node/web"},
-		with(peerID, "github.com/libp2p/go-libp2p/core/protocol", "github.com/libp2p/go-libp2p/core/record", maddr, datas, datas+"/", protobuf, "github.com/prometheus/client_golang/"),
+		with(peerID, "github.com/libp2p/go-libp2p/core/protocol", "github.com/libp2p/go-libp2p/core/record", maddr, datas, datas+"/", protobuf, "github.com/prometheus/client_golang/", "golang.org/x/text/"),
 	},
 	"cmd/balai": {[]string{"identity", "node", "node/api", "room", "room/invite", "room/session"}, with(peerID, "github.com/alecthomas/kong", "github.com/pelletier/go-toml/v2", maddr, "golang.org/x/term")},
 }

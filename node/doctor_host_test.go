@@ -35,7 +35,7 @@ func TestALostHostInTheDoctor(t *testing.T) {
 		{"listener", "heir", withHeir(heard(73 * time.Hour)), "warn", []string{"You are the heir", "balai room succeed"}},
 	} {
 		v := session.View{Name: "Tea", Me: session.Me{PeerID: c.me, Role: c.role}, Succession: c.x}
-		f, ok := hostFinding(v, now)
+		f, ok := hostFinding(wordsIn(""), v, now)
 		text := f.Title + " " + f.Detail + " " + f.Action
 		if ok != (c.status != "") || f.Status != c.status {
 			t.Errorf("%s, %+v: %+v", c.role, c.x, f)
@@ -50,10 +50,10 @@ func TestALostHostInTheDoctor(t *testing.T) {
 
 // A checkpoint that does not agree is told of.
 func TestADifferentLedgerInTheDoctor(t *testing.T) {
-	if f, ok := ledgerFinding(session.View{Name: "Tea"}); ok {
+	if f, ok := ledgerFinding(wordsIn(""), session.View{Name: "Tea"}); ok {
 		t.Errorf("told of nothing: %+v", f)
 	}
-	if f, ok := ledgerFinding(session.View{Name: "Tea", Differs: true}); !ok || f.Status != "fail" || !strings.Contains(f.Title, "Tea") {
+	if f, ok := ledgerFinding(wordsIn(""), session.View{Name: "Tea", Differs: true}); !ok || f.Status != "fail" || !strings.Contains(f.Title, "Tea") {
 		t.Errorf("%+v", f)
 	}
 }

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -40,20 +39,21 @@ func (f *files) look(open, limit uint64, now time.Time, log *slog.Logger) {
 }
 
 // finding tells how near the process is, or was lately, to the most files it may have open; false: not known here.
-func (f *files) finding(now time.Time) (api.Finding, bool) {
+func (f *files) finding(say wording, now time.Time) (api.Finding, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.limit == 0 {
 		return api.Finding{}, false
 	}
-	title, is := "Hardly any file may be opened any more", "are"
-	if !f.short {
-		title, is = "Lately hardly any file could be opened", "were"
-	}
 	if f.at.IsZero() || now.Sub(f.at) > filesNews {
-		return finding("limits", "ok", "Open files and connections are within what the system allows", "", ""), true
+		return finding("limits", "ok", say("Open files and connections are within what the system allows"), "", ""), true
 	}
-	return finding("limits", "warn", title,
-		fmt.Sprintf("%d of %d %s in use. Each connection over TCP is one: new people may not get through, and pages may not open.", f.open, f.limit, is),
-		"Allow more, such as with “ulimit -n 4096” before the start, or LimitNOFILE= in the service; or close what is not needed."), true
+	title := say("Hardly any file may be opened any more")
+	detail := say("%s of %s are in use. Each connection over TCP is one: new people may not get through, and pages may not open.", plain(f.open), plain(f.limit))
+	if !f.short {
+		title = say("Lately hardly any file could be opened")
+		detail = say("%s of %s were in use. Each connection over TCP is one: new people may not get through, and pages may not open.", plain(f.open), plain(f.limit))
+	}
+	return finding("limits", "warn", title, detail,
+		say("Allow more, such as with “ulimit -n 4096” before the start, or LimitNOFILE= in the service; or close what is not needed.")), true
 }

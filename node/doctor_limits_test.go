@@ -17,12 +17,12 @@ func TestFilesFinding(t *testing.T) {
 	}{{10, 64, "ok"}, {48, 64, "ok"}, {49, 64, "warn"}, {64, 64, "warn"}, {65, 64, "warn"}, {800, 1024, "ok"}, {1000, 1024, "warn"}, {3, 1 << 20, "ok"}} {
 		var fs files
 		fs.look(c.open, c.limit, now, slog.New(slog.DiscardHandler))
-		if f, ok := fs.finding(now); !ok || f.Status != c.status || f.Check != "limits" {
+		if f, ok := fs.finding(wordsIn(""), now); !ok || f.Status != c.status || f.Check != "limits" {
 			t.Errorf("%d of %d: %+v", c.open, c.limit, f)
 		}
 	}
 	var none files
-	if _, ok := none.finding(now); ok {
+	if _, ok := none.finding(wordsIn(""), now); ok {
 		t.Error("a finding about nothing")
 	}
 }
@@ -38,10 +38,10 @@ func TestFilesFindingLater(t *testing.T) {
 	if n := strings.Count(log.String(), "level=WARN"); n != 1 {
 		t.Errorf("%d warnings: %s", n, &log)
 	}
-	if f, _ := fs.finding(now.Add(time.Minute)); f.Status != "warn" || !strings.Contains(f.Detail, "63 of 64 were in use") {
+	if f, _ := fs.finding(wordsIn(""), now.Add(time.Minute)); f.Status != "warn" || !strings.Contains(f.Detail, "63 of 64 were in use") {
 		t.Errorf("a minute later: %+v", f)
 	}
-	if f, _ := fs.finding(now.Add(time.Hour)); f.Status != "ok" {
+	if f, _ := fs.finding(wordsIn(""), now.Add(time.Hour)); f.Status != "ok" {
 		t.Errorf("an hour later: %+v", f)
 	}
 }

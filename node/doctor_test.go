@@ -17,7 +17,7 @@ func TestOneIsSingular(t *testing.T) {
 	at := newCommunity(t)
 	ana := newPerson(t, "Ana", at...)
 	title := func(check string) string {
-		for _, f := range ana.Doctor(t.Context()) {
+		for _, f := range ana.Doctor(t.Context(), "") {
 			if f.Check == check {
 				return f.Title
 			}
@@ -28,7 +28,7 @@ func TestOneIsSingular(t *testing.T) {
 	if got := title("peers"); got != "One peer is connected" {
 		t.Errorf("peers: %q", got)
 	}
-	if got := count(2, "One thing is", "things are"); got != "2 things are" {
+	if got := wordsIn("")("%d peers are connected", 2); got != "2 peers are connected" {
 		t.Error(got)
 	}
 }
@@ -116,7 +116,7 @@ func TestThePathInWords(t *testing.T) {
 		if tt.view.Encryption == "" {
 			tt.view.Encryption = "on"
 		}
-		f := pathFinding(tt.view, tt.report)
+		f := pathFinding(wordsIn(""), tt.view, tt.report)
 		if f.Check != "path" || f.Status != tt.status || f.Title != "Audio of “Tea”: "+tt.title || !strings.Contains(f.Detail, tt.detail) {
 			t.Errorf("%s: %+v", tt.name, f)
 		}
@@ -142,7 +142,7 @@ func TestMayThisMachineRelay(t *testing.T) {
 		{"auto", "public", 1, "This machine carries one room for others"},
 		{"auto", "public", 2, "This machine carries 2 rooms for others"},
 	} {
-		if f := relayFinding(tt.setting, tt.reach, tt.carried); f.Title != tt.want || f.Status != "ok" || f.Check != "relay" {
+		if f := relayFinding(wordsIn(""), tt.setting, tt.reach, tt.carried); f.Title != tt.want || f.Status != "ok" || f.Check != "relay" {
 			t.Errorf("%+v: %+v", tt, f)
 		}
 	}

@@ -160,7 +160,7 @@ func TestNothingCanBeStored(t *testing.T) {
 }
 
 func (p *soul) finding(check string) api.Finding {
-	for _, f := range p.Doctor(p.t.Context()) {
+	for _, f := range p.Doctor(p.t.Context(), "") {
 		if f.Check == check && f.Status != "ok" {
 			return f
 		}
@@ -183,11 +183,11 @@ func TestADamagedRoomIsTold(t *testing.T) {
 	ana.halt()
 	flip(t, filepath.Join(dir, "store", "balai.db"), raw)
 	again := startPerson(t, dir, "Ana")
-	lost := slices.ContainsFunc(again.Doctor(t.Context()), func(f api.Finding) bool {
+	lost := slices.ContainsFunc(again.Doctor(t.Context(), ""), func(f api.Finding) bool {
 		return f.Check == "damage" && f.Status == "fail" && bytes.Contains([]byte(f.Detail), []byte(id.String()))
 	})
 	if !lost {
-		t.Errorf("the doctor says %+v", again.Doctor(t.Context()))
+		t.Errorf("the doctor says %+v", again.Doctor(t.Context(), ""))
 	}
 	if again.key.ID() != ana.key.ID() {
 		t.Error("another identity")

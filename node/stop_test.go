@@ -121,28 +121,36 @@ func runDaemon(t *testing.T, name string) *running {
 // post sends an offer and reads the answer.
 func (r *running) post(path, offer string) string {
 	r.t.Helper()
+	return r.ask(http.MethodPost, path, offer, http.StatusCreated)
+}
+
+// ask is one request to the API; body, where there is one, is SDP.
+func (r *running) ask(method, path, body string, status int) string {
+	r.t.Helper()
 	var where struct{ URL, Token string }
 	b, err := os.ReadFile(filepath.Join(r.dir, apiFile))
 	if err != nil || json.Unmarshal(b, &where) != nil {
 		r.t.Fatalf("api.json: %s %v", b, err)
 	}
-	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodPost, where.URL+"/api/v1"+path, strings.NewReader(offer))
+	req, err := http.NewRequestWithContext(r.t.Context(), method, where.URL+"/api/v1"+path, strings.NewReader(body))
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+where.Token)
-	req.Header.Set("Content-Type", "application/sdp")
+	if body != "" {
+		req.Header.Set("Content-Type", "application/sdp")
+	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	res, err := client.Do(req)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	defer res.Body.Close() //nolint:errcheck // read only
-	body, _ := io.ReadAll(res.Body)
-	if res.StatusCode != http.StatusCreated {
-		r.t.Fatalf("%s: %s %s", path, res.Status, body)
+	answer, _ := io.ReadAll(res.Body)
+	if res.StatusCode != status {
+		r.t.Fatalf("%s: %s %s", path, res.Status, answer)
 	}
-	return string(body)
+	return string(answer)
 }
 
 func accept(t *testing.T, pc *webrtc.PeerConnection, answer string) {

@@ -39,7 +39,8 @@ type Backend interface {
 	Profile() Profile
 	// SetProfile stores the profile and tells rooms. Errors: identity.ErrProfile, or that it could not be stored.
 	SetProfile(ctx context.Context, p Profile) error
-	Doctor(ctx context.Context) []Finding
+	// Doctor tells what the checks found, in the language lang: en, id or zh, English for any other.
+	Doctor(ctx context.Context, lang string) []Finding
 	// Watch calls fn with the name of what has changed, one of the Changed… names; the new state is then asked for.
 	// fn does not block. The answer ends the watch: after it returned fn is not called again.
 	Watch(fn func(changed string)) (cancel func())

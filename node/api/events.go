@@ -150,7 +150,7 @@ func (s *stream) item(it item) error {
 	case ChangedHallway:
 		return s.send(it.name, b.Hallway())
 	case ChangedDoctor:
-		return s.send(it.name, b.Doctor(s.ctx))
+		return s.send(it.name, b.Doctor(s.ctx, ""))
 	case ChangedRooms:
 		for _, rm := range s.watchRooms() {
 			if err := s.send(session.EventRoom, rm.View()); err != nil {

@@ -180,10 +180,15 @@ func newFakeRoom(n byte) *fakeRoom {
 	}
 }
 
-func (f *fakeNode) Node() Node                       { return Node{PeerID: testPeer, APIVersion: Version} }
-func (f *fakeNode) Doctor(context.Context) []Finding { return nil }
-func (f *fakeNode) Hallway() []Listing               { return nil }
-func (f *fakeNode) Stats(room.ID) Stats              { return Stats{} }
+func (f *fakeNode) Node() Node { return Node{PeerID: testPeer, APIVersion: Version} }
+func (f *fakeNode) Doctor(_ context.Context, lang string) []Finding {
+	if lang == "" {
+		return nil
+	}
+	return []Finding{{Check: "language", Status: "ok", Title: lang}}
+}
+func (f *fakeNode) Hallway() []Listing  { return nil }
+func (f *fakeNode) Stats(room.ID) Stats { return Stats{} }
 func (f *fakeNode) Communities() []Community {
 	return []Community{{PeerID: testPeer}, {PeerID: testNode}}
 }

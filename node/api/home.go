@@ -35,9 +35,9 @@ func (h *handler) homeRoutes() []route {
 		get("/node", "This daemon.", func(*call, none) (Node, error) { return h.backend.Node(), nil }),
 		get("/profile", "What others see of me.", func(*call, none) (Profile, error) { return h.backend.Profile(), nil }),
 		endpoint(http.MethodPut, "/profile", "Replaces the profile; what is left out is emptied.", http.StatusOK, h.setProfile),
-		get("/doctor", "The checks and their findings, in words.", func(c *call, _ none) ([]Finding, error) {
-			return h.backend.Doctor(c.r.Context()), nil
-		}),
+		get("/doctor", "The checks and their findings, in words of the language `lang`: en, id or zh; any other: English.", func(c *call, _ none) ([]Finding, error) {
+			return h.backend.Doctor(c.r.Context(), c.r.URL.Query().Get("lang")), nil
+		}).asking("lang"),
 		{
 			method: http.MethodGet, pattern: "/events", status: http.StatusOK, outType: eventType, stream: true, serve: h.events,
 			summary: "Server-sent events: first `view`, the whole, then changes. A reader that is too slow gets a new `view`.",

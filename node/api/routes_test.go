@@ -103,6 +103,15 @@ func TestWhatEachRouteDoes(t *testing.T) {
 	}
 }
 
+func TestTheDoctorIsAskedInALanguage(t *testing.T) {
+	d := start(t)
+	for query, want := range map[string]string{"": "[]", "?lang=zh": `"title":"zh"`} {
+		if status, body, _ := d.do("GET", base+"/doctor"+query, ""); status != 200 || !strings.Contains(body, want) {
+			t.Errorf("%s: %d %s", query, status, body)
+		}
+	}
+}
+
 func TestRoomsAndJoining(t *testing.T) {
 	d := start(t)
 	for _, c := range []struct {

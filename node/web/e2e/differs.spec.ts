@@ -12,6 +12,7 @@ const said = {
   zh: /与主持人签名的不一致：两个程序之一有错误，或主持人的程序不诚实/,
 }
 const doctor = { en: 'Connection doctor', id: 'Dokter sambungan', zh: '连接诊断' }
+const alone = { en: 'No other peer is connected', id: 'Tidak ada rekan lain yang tersambung', zh: '没有连接任何其他节点' }
 
 for (const colorScheme of ['light', 'dark'] as const) {
   test(`a ledger that differs from the host's checkpoint, ${colorScheme}`, async ({ browser, daemon }) => {
@@ -46,6 +47,7 @@ for (const colorScheme of ['light', 'dark'] as const) {
       await page.setViewportSize({ width: 360, height: 740 })
       await byKeys(page, fault.getByRole('link', { name: doctor[l] }))
       await expect(page.getByRole('heading', { level: 1 })).toHaveText(doctor[l])
+      await expect(page.getByRole('heading', { name: alone[l] })).toBeVisible()
       await page.goto(room)
     }
   })

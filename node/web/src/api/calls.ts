@@ -38,7 +38,7 @@ export const vouch = (id: string, peer: string, addr = ''): Promise<void> =>
   put(`${room(id)}/relays/${encodeURIComponent(peer)}`, addr ? { addr } : {})
 export const unvouch = (id: string, peer: string): Promise<void> => del(`${room(id)}/relays/${encodeURIComponent(peer)}`)
 export const ledger = (id: string): Promise<Decision[]> => get(`${room(id)}/ledger`)
-export const doctor = (): Promise<Finding[]> => get('/doctor')
+export const doctor = (lang: string): Promise<Finding[]> => get(`/doctor?lang=${lang}`)
 export const audioPath = (id: string): string => `${room(id)}/audio`
 export const ECHO_PATH = '/echo'
 

@@ -2,7 +2,7 @@
 import { follow, hasToken, type StreamState } from '../api/events'
 import type { ServerEvent } from '../api/sse'
 import { ApiError, redeem, token, whenUnauthorized } from '../api/transport'
-import type { Finding, Invite, Listing, Member, Message, Node, Profile, Room, View } from '../api/types'
+import type { Invite, Listing, Member, Message, Node, Profile, Room, View } from '../api/types'
 import { diff } from '../lib/diff'
 import { handed } from '../lib/link'
 import { m } from '../i18n/index.svelte'
@@ -76,7 +76,8 @@ function feed(e: ServerEvent): void {
     case 'hallway': hallway.list = (data as Listing[] | null) ?? []; return
     case 'node': node.me = data as Node; return
     case 'profile': profile.mine = data as Profile; return
-    case 'doctor': if (Array.isArray(data)) doctor.set(data as Finding[]); return
+    // The event has the findings in English. Where the daemon does not answer, the stream tells.
+    case 'doctor': return void doctor.ask().catch(() => {})
     case 'member': rooms.changed++; return member(data as Member & { room: string })
     case 'message': return message(data as Message & { room: string })
     case 'reaction': { const r = data as { room: string; peer_id: string; kind: number }; return reactions.show(r.room, r.peer_id, r.kind) }
