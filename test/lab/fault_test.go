@@ -79,8 +79,9 @@ func TestSuspend(t *testing.T) {
 	}
 }
 
-// TestAddressChange gives the host of a home another address, as a laptop that changes the network gets; then the same to a
-// daemon in public with a friend behind a router, who has to punch a new hole while the old connection seems to be there.
+// TestAddressChange gives the host of a home another address, as a laptop that changes the network gets. The long version does
+// the same to a daemon in public with a friend behind a router, who has to punch a new hole while the old connection seems to
+// be there: that takes seven seconds, but one time in six or so more than a minute (docs/adr/0009-paths.md).
 func TestAddressChange(t *testing.T) {
 	t.Parallel()
 	w, m := talkers(t, cone, public)
@@ -89,6 +90,9 @@ func TestAddressChange(t *testing.T) {
 	ana.place.ip(t, "addr flush dev eth0 scope global")
 	ana.place.settle(t, 3)
 	m.returns("after the change at home", at, back)
+	if !soak() {
+		return
+	}
 	at = time.Now()
 	budi.place.ip(t, "addr flush dev eth0 scope global", fmt.Sprintf("addr add %s/26 dev eth0", w.addr(60)))
 	m.returns("after the change in public", at, back)
