@@ -8,7 +8,9 @@ var indonesian = map[string]string{
 
 	"No other peer is connected":                "Tidak ada rekan lain yang tersambung",
 	"This daemon is up, but it reaches nobody.": "Balai ini berjalan, tetapi tidak menjangkau siapa pun.",
+
 	"Open an invite link, or start with --bootstrap and the address of a community node.": "Buka tautan undangan, atau mulai dengan --bootstrap dan alamat sebuah simpul komunitas.",
+
 	"%d peers are connected":      "%d rekan tersambung",
 	"This daemon reaches others.": "Balai ini menjangkau yang lain.",
 

@@ -8,7 +8,9 @@ var chinese = map[string]string{
 
 	"No other peer is connected":                "没有连接任何其他节点",
 	"This daemon is up, but it reaches nobody.": "本机的 Balai 在运行，但连不上任何人。",
+
 	"Open an invite link, or start with --bootstrap and the address of a community node.": "请打开一个邀请链接，或用 --bootstrap 加社区节点的地址来启动。",
+
 	"%d peers are connected":      "已连接 %d 个节点",
 	"This daemon reaches others.": "本机的 Balai 能连上其他人。",
 
