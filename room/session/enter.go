@@ -245,7 +245,7 @@ func (s *Session) askBack(ctx context.Context, p peer.ID) *asked {
 		return nil
 	})
 	if a.err == nil {
-		a.reply, a.err = s.fetch(ctx, p, req)
+		a.reply, a.err = s.fetchKnown(ctx, p, req)
 	}
 	if a.err != nil && a.reply != nil {
 		_ = s.call(ctx, func() error {

@@ -27,6 +27,7 @@ const (
 	digests
 	linkRecords // by the peer at the other end
 	requests    // for decisions and keys, by who asks
+	strangers   // who say that they are members, all together
 )
 
 // rate is how much of a traffic one peer may send: so many at once, and so many each second.
@@ -35,7 +36,7 @@ type rate struct{ burst, second float64 }
 var rates = [...]rate{
 	forwards: {600, 200}, presences: {20, 4}, beats: {10, 2}, leaves: {4, 1}, heards: {6, 1}, chats: {60, 5}, reactions: {20, 4},
 	decisions: {30, .5}, admissions: {30, 1}, backlogs: {300, 1.5},
-	offers: {10, .5}, leasesOf: {20, 2}, objections: {20, 2}, digests: {20, 5}, linkRecords: {60, 10}, requests: {240, 2},
+	offers: {10, .5}, leasesOf: {20, 2}, objections: {20, 2}, digests: {20, 5}, linkRecords: {60, 10}, requests: {240, 2}, strangers: {20, 5},
 }
 
 // maxBuckets bounds the memory of a flood.

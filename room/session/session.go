@@ -256,6 +256,7 @@ func (s *Session) tick(now time.Time) {
 	}
 	s.advertise(now)
 	s.askAround(now)
+	s.askTheSilent(now)
 	s.tendOffer(now)
 	s.choose(now)
 	s.tellDigest(now)
@@ -414,7 +415,7 @@ func (s *Session) Report(r Report) {
 }
 
 // deadlines are the next times of periodic work.
-type deadlines struct{ presence, heard, beat, ask, tally, checkpoint time.Time }
+type deadlines struct{ presence, heard, beat, ask, meet, tally, checkpoint time.Time }
 
 // passed tells whether *at is due, and sets the next.
 func (d *deadlines) passed(at *time.Time, now time.Time, period time.Duration) bool {

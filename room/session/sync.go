@@ -36,6 +36,7 @@ func (s *Session) ledgerReply(p peer.ID, req *wire.LedgerRequest, now time.Time)
 		return refuseLedger(room.NoAdmitter)
 	}
 	var pass *wire.Pass
+	s.takeIntroduction(p, req.Ops, now)
 	if s.state.Role(p) == room.NoRole {
 		var reason room.Reason
 		if pass, reason = s.checkPass(p, req.Pass, now); reason != 0 || s.guest {
@@ -156,9 +157,12 @@ func (s *Session) fetchNow(p peer.ID, now time.Time) {
 		return
 	}
 	s.fetching[p], s.asked[p] = true, now
-	req := &wire.LedgerRequest{Room: s.cfg.Room[:], Heads: ledger.EncodeSeen(s.ledger.Locator()), Pass: s.pass}
+	req := &wire.LedgerRequest{Room: s.cfg.Room[:], Heads: ledger.EncodeSeen(s.ledger.Locator())}
+	if s.guest {
+		req.Pass = s.pass // a member's place is in the ledger, which who does not know her shall learn
+	}
 	s.wg.Go(func() {
-		rep, err := s.fetch(s.ctx, p, req)
+		rep, err := s.fetchKnown(s.ctx, p, req)
 		_ = s.call(s.ctx, func() error {
 			delete(s.fetching, p)
 			if err == nil {

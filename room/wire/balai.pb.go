@@ -1729,6 +1729,7 @@ type LedgerRequest struct {
 	Pass          *Signed                `protobuf:"bytes,7,opt,name=pass,proto3" json:"pass,omitempty"`                               // of who is not in the ledger; an authority answers with a new one
 	HandoutKey    *Signed                `protobuf:"bytes,8,opt,name=handout_key,json=handoutKey,proto3" json:"handout_key,omitempty"` // HandoutKey of a member that comes back: shows which process asks
 	Succeed       []byte                 `protobuf:"bytes,9,opt,name=succeed,proto3" json:"succeed,omitempty"`                         // cut.hash of the succeed op that the heir wants to write: she asks a moderator's vote
+	Ops           []*Signed              `protobuf:"bytes,10,rep,name=ops,proto3" json:"ops,omitempty"`                                // by which the asker is a member, after a refusal: the newest that she holds
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1808,6 +1809,13 @@ func (x *LedgerRequest) GetHandoutKey() *Signed {
 func (x *LedgerRequest) GetSucceed() []byte {
 	if x != nil {
 		return x.Succeed
+	}
+	return nil
+}
+
+func (x *LedgerRequest) GetOps() []*Signed {
+	if x != nil {
+		return x.Ops
 	}
 	return nil
 }
@@ -5491,7 +5499,7 @@ const file_balai_proto_rawDesc = "" +
 	"\x01n\x18\x01 \x01(\x04R\x01n\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x12\n" +
 	"\x04step\x18\x03 \x01(\rR\x04step\x12\x16\n" +
-	"\x06secret\x18\x04 \x01(\fR\x06secret\"\x88\x02\n" +
+	"\x06secret\x18\x04 \x01(\fR\x06secret\"\xac\x02\n" +
 	"\rLedgerRequest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\fR\x04room\x12$\n" +
 	"\x05heads\x18\x02 \x03(\v2\x0e.balai.v1.SeenR\x05heads\x12&\n" +
@@ -5500,7 +5508,9 @@ const file_balai_proto_rawDesc = "" +
 	"\x04pass\x18\a \x01(\v2\x10.balai.v1.SignedR\x04pass\x121\n" +
 	"\vhandout_key\x18\b \x01(\v2\x10.balai.v1.SignedR\n" +
 	"handoutKey\x12\x18\n" +
-	"\asucceed\x18\t \x01(\fR\asucceedJ\x04\b\x03\x10\x04J\x04\b\x04\x10\x05\"\xf0\x02\n" +
+	"\asucceed\x18\t \x01(\fR\asucceed\x12\"\n" +
+	"\x03ops\x18\n" +
+	" \x03(\v2\x10.balai.v1.SignedR\x03opsJ\x04\b\x03\x10\x04J\x04\b\x04\x10\x05\"\xf0\x02\n" +
 	"\vLedgerReply\x12*\n" +
 	"\agenesis\x18\x01 \x01(\v2\x10.balai.v1.SignedR\agenesis\x12\"\n" +
 	"\x03ops\x18\x02 \x03(\v2\x10.balai.v1.SignedR\x03ops\x12%\n" +
@@ -5906,77 +5916,78 @@ var file_balai_proto_depIdxs = []int32{
 	0,  // 29: balai.v1.LedgerRequest.leave:type_name -> balai.v1.Signed
 	0,  // 30: balai.v1.LedgerRequest.pass:type_name -> balai.v1.Signed
 	0,  // 31: balai.v1.LedgerRequest.handout_key:type_name -> balai.v1.Signed
-	0,  // 32: balai.v1.LedgerReply.genesis:type_name -> balai.v1.Signed
-	0,  // 33: balai.v1.LedgerReply.ops:type_name -> balai.v1.Signed
-	19, // 34: balai.v1.LedgerReply.keys:type_name -> balai.v1.KeyStep
-	0,  // 35: balai.v1.LedgerReply.sources:type_name -> balai.v1.Signed
-	0,  // 36: balai.v1.LedgerReply.accept:type_name -> balai.v1.Signed
-	0,  // 37: balai.v1.LedgerReply.lease:type_name -> balai.v1.Signed
-	0,  // 38: balai.v1.LedgerReply.pass:type_name -> balai.v1.Signed
-	0,  // 39: balai.v1.OpsMessage.ops:type_name -> balai.v1.Signed
-	23, // 40: balai.v1.OpsMessage.handout:type_name -> balai.v1.Handout
-	3,  // 41: balai.v1.OpsMessage.heads:type_name -> balai.v1.Seen
-	24, // 42: balai.v1.Handout.sealed:type_name -> balai.v1.SealedKey
-	0,  // 43: balai.v1.StageMessage.presence:type_name -> balai.v1.Signed
-	0,  // 44: balai.v1.StageMessage.beat:type_name -> balai.v1.Signed
-	0,  // 45: balai.v1.StageMessage.lease:type_name -> balai.v1.Signed
-	0,  // 46: balai.v1.StageMessage.leave:type_name -> balai.v1.Signed
-	0,  // 47: balai.v1.StageMessage.heard:type_name -> balai.v1.Signed
-	0,  // 48: balai.v1.StageMessage.chat:type_name -> balai.v1.Signed
-	0,  // 49: balai.v1.StageMessage.reaction:type_name -> balai.v1.Signed
-	0,  // 50: balai.v1.StageMessage.relay_ad:type_name -> balai.v1.Signed
-	0,  // 51: balai.v1.StageMessage.objection:type_name -> balai.v1.Signed
-	0,  // 52: balai.v1.StageMessage.digest:type_name -> balai.v1.Signed
-	29, // 53: balai.v1.Presence.hand:type_name -> balai.v1.Hand
-	0,  // 54: balai.v1.Presence.source:type_name -> balai.v1.Signed
-	0,  // 55: balai.v1.Presence.handout_key:type_name -> balai.v1.Signed
-	3,  // 56: balai.v1.Presence.heads:type_name -> balai.v1.Seen
-	3,  // 57: balai.v1.Beat.heads:type_name -> balai.v1.Seen
-	0,  // 58: balai.v1.CoreLease.ads:type_name -> balai.v1.Signed
-	38, // 59: balai.v1.CoreLease.params:type_name -> balai.v1.CoreParams
-	41, // 60: balai.v1.Digest.stage:type_name -> balai.v1.DigestStage
-	0,  // 61: balai.v1.RelayRequest.genesis:type_name -> balai.v1.Signed
-	0,  // 62: balai.v1.RelayRequest.ops:type_name -> balai.v1.Signed
-	3,  // 63: balai.v1.RelayRequest.heads:type_name -> balai.v1.Seen
-	0,  // 64: balai.v1.RelayRequest.vouch:type_name -> balai.v1.Signed
-	0,  // 65: balai.v1.RelayRequest.lease:type_name -> balai.v1.Signed
-	0,  // 66: balai.v1.RelayRequest.digest:type_name -> balai.v1.Signed
-	0,  // 67: balai.v1.RelayRequest.sources:type_name -> balai.v1.Signed
-	0,  // 68: balai.v1.RelayRequest.grants:type_name -> balai.v1.Signed
-	0,  // 69: balai.v1.RelayReply.ad:type_name -> balai.v1.Signed
-	45, // 70: balai.v1.LinkRecord.open:type_name -> balai.v1.LinkOpen
-	46, // 71: balai.v1.LinkRecord.heartbeat:type_name -> balai.v1.LinkHeartbeat
-	55, // 72: balai.v1.LinkRecord.ping:type_name -> balai.v1.LinkPing
-	55, // 73: balai.v1.LinkRecord.pong:type_name -> balai.v1.LinkPing
-	56, // 74: balai.v1.LinkRecord.nack:type_name -> balai.v1.Nack
-	57, // 75: balai.v1.LinkRecord.bad:type_name -> balai.v1.Bad
-	58, // 76: balai.v1.LinkRecord.close:type_name -> balai.v1.LinkClose
-	47, // 77: balai.v1.LinkRecord.join:type_name -> balai.v1.Join
-	48, // 78: balai.v1.LinkRecord.admit:type_name -> balai.v1.JoinAnswer
-	49, // 79: balai.v1.LinkRecord.redirect:type_name -> balai.v1.Redirect
-	50, // 80: balai.v1.LinkRecord.busy:type_name -> balai.v1.Busy
-	51, // 81: balai.v1.LinkRecord.leave:type_name -> balai.v1.LinkLeave
-	52, // 82: balai.v1.LinkRecord.feed:type_name -> balai.v1.Feed
-	0,  // 83: balai.v1.LinkRecord.lease:type_name -> balai.v1.Signed
-	53, // 84: balai.v1.LinkRecord.digest:type_name -> balai.v1.DigestRecord
-	54, // 85: balai.v1.LinkRecord.scores:type_name -> balai.v1.Scores
-	0,  // 86: balai.v1.LinkOpen.sources:type_name -> balai.v1.Signed
-	0,  // 87: balai.v1.Join.pass:type_name -> balai.v1.Signed
-	0,  // 88: balai.v1.Join.ad:type_name -> balai.v1.Signed
-	0,  // 89: balai.v1.JoinAnswer.sources:type_name -> balai.v1.Signed
-	0,  // 90: balai.v1.JoinAnswer.lease:type_name -> balai.v1.Signed
-	0,  // 91: balai.v1.Redirect.ads:type_name -> balai.v1.Signed
-	0,  // 92: balai.v1.Redirect.lease:type_name -> balai.v1.Signed
-	0,  // 93: balai.v1.Busy.ads:type_name -> balai.v1.Signed
-	0,  // 94: balai.v1.LinkLeave.ads:type_name -> balai.v1.Signed
-	0,  // 95: balai.v1.DigestRecord.digest:type_name -> balai.v1.Signed
-	0,  // 96: balai.v1.DigestRecord.ops:type_name -> balai.v1.Signed
-	0,  // 97: balai.v1.DigestRecord.sources:type_name -> balai.v1.Signed
-	98, // [98:98] is the sub-list for method output_type
-	98, // [98:98] is the sub-list for method input_type
-	98, // [98:98] is the sub-list for extension type_name
-	98, // [98:98] is the sub-list for extension extendee
-	0,  // [0:98] is the sub-list for field type_name
+	0,  // 32: balai.v1.LedgerRequest.ops:type_name -> balai.v1.Signed
+	0,  // 33: balai.v1.LedgerReply.genesis:type_name -> balai.v1.Signed
+	0,  // 34: balai.v1.LedgerReply.ops:type_name -> balai.v1.Signed
+	19, // 35: balai.v1.LedgerReply.keys:type_name -> balai.v1.KeyStep
+	0,  // 36: balai.v1.LedgerReply.sources:type_name -> balai.v1.Signed
+	0,  // 37: balai.v1.LedgerReply.accept:type_name -> balai.v1.Signed
+	0,  // 38: balai.v1.LedgerReply.lease:type_name -> balai.v1.Signed
+	0,  // 39: balai.v1.LedgerReply.pass:type_name -> balai.v1.Signed
+	0,  // 40: balai.v1.OpsMessage.ops:type_name -> balai.v1.Signed
+	23, // 41: balai.v1.OpsMessage.handout:type_name -> balai.v1.Handout
+	3,  // 42: balai.v1.OpsMessage.heads:type_name -> balai.v1.Seen
+	24, // 43: balai.v1.Handout.sealed:type_name -> balai.v1.SealedKey
+	0,  // 44: balai.v1.StageMessage.presence:type_name -> balai.v1.Signed
+	0,  // 45: balai.v1.StageMessage.beat:type_name -> balai.v1.Signed
+	0,  // 46: balai.v1.StageMessage.lease:type_name -> balai.v1.Signed
+	0,  // 47: balai.v1.StageMessage.leave:type_name -> balai.v1.Signed
+	0,  // 48: balai.v1.StageMessage.heard:type_name -> balai.v1.Signed
+	0,  // 49: balai.v1.StageMessage.chat:type_name -> balai.v1.Signed
+	0,  // 50: balai.v1.StageMessage.reaction:type_name -> balai.v1.Signed
+	0,  // 51: balai.v1.StageMessage.relay_ad:type_name -> balai.v1.Signed
+	0,  // 52: balai.v1.StageMessage.objection:type_name -> balai.v1.Signed
+	0,  // 53: balai.v1.StageMessage.digest:type_name -> balai.v1.Signed
+	29, // 54: balai.v1.Presence.hand:type_name -> balai.v1.Hand
+	0,  // 55: balai.v1.Presence.source:type_name -> balai.v1.Signed
+	0,  // 56: balai.v1.Presence.handout_key:type_name -> balai.v1.Signed
+	3,  // 57: balai.v1.Presence.heads:type_name -> balai.v1.Seen
+	3,  // 58: balai.v1.Beat.heads:type_name -> balai.v1.Seen
+	0,  // 59: balai.v1.CoreLease.ads:type_name -> balai.v1.Signed
+	38, // 60: balai.v1.CoreLease.params:type_name -> balai.v1.CoreParams
+	41, // 61: balai.v1.Digest.stage:type_name -> balai.v1.DigestStage
+	0,  // 62: balai.v1.RelayRequest.genesis:type_name -> balai.v1.Signed
+	0,  // 63: balai.v1.RelayRequest.ops:type_name -> balai.v1.Signed
+	3,  // 64: balai.v1.RelayRequest.heads:type_name -> balai.v1.Seen
+	0,  // 65: balai.v1.RelayRequest.vouch:type_name -> balai.v1.Signed
+	0,  // 66: balai.v1.RelayRequest.lease:type_name -> balai.v1.Signed
+	0,  // 67: balai.v1.RelayRequest.digest:type_name -> balai.v1.Signed
+	0,  // 68: balai.v1.RelayRequest.sources:type_name -> balai.v1.Signed
+	0,  // 69: balai.v1.RelayRequest.grants:type_name -> balai.v1.Signed
+	0,  // 70: balai.v1.RelayReply.ad:type_name -> balai.v1.Signed
+	45, // 71: balai.v1.LinkRecord.open:type_name -> balai.v1.LinkOpen
+	46, // 72: balai.v1.LinkRecord.heartbeat:type_name -> balai.v1.LinkHeartbeat
+	55, // 73: balai.v1.LinkRecord.ping:type_name -> balai.v1.LinkPing
+	55, // 74: balai.v1.LinkRecord.pong:type_name -> balai.v1.LinkPing
+	56, // 75: balai.v1.LinkRecord.nack:type_name -> balai.v1.Nack
+	57, // 76: balai.v1.LinkRecord.bad:type_name -> balai.v1.Bad
+	58, // 77: balai.v1.LinkRecord.close:type_name -> balai.v1.LinkClose
+	47, // 78: balai.v1.LinkRecord.join:type_name -> balai.v1.Join
+	48, // 79: balai.v1.LinkRecord.admit:type_name -> balai.v1.JoinAnswer
+	49, // 80: balai.v1.LinkRecord.redirect:type_name -> balai.v1.Redirect
+	50, // 81: balai.v1.LinkRecord.busy:type_name -> balai.v1.Busy
+	51, // 82: balai.v1.LinkRecord.leave:type_name -> balai.v1.LinkLeave
+	52, // 83: balai.v1.LinkRecord.feed:type_name -> balai.v1.Feed
+	0,  // 84: balai.v1.LinkRecord.lease:type_name -> balai.v1.Signed
+	53, // 85: balai.v1.LinkRecord.digest:type_name -> balai.v1.DigestRecord
+	54, // 86: balai.v1.LinkRecord.scores:type_name -> balai.v1.Scores
+	0,  // 87: balai.v1.LinkOpen.sources:type_name -> balai.v1.Signed
+	0,  // 88: balai.v1.Join.pass:type_name -> balai.v1.Signed
+	0,  // 89: balai.v1.Join.ad:type_name -> balai.v1.Signed
+	0,  // 90: balai.v1.JoinAnswer.sources:type_name -> balai.v1.Signed
+	0,  // 91: balai.v1.JoinAnswer.lease:type_name -> balai.v1.Signed
+	0,  // 92: balai.v1.Redirect.ads:type_name -> balai.v1.Signed
+	0,  // 93: balai.v1.Redirect.lease:type_name -> balai.v1.Signed
+	0,  // 94: balai.v1.Busy.ads:type_name -> balai.v1.Signed
+	0,  // 95: balai.v1.LinkLeave.ads:type_name -> balai.v1.Signed
+	0,  // 96: balai.v1.DigestRecord.digest:type_name -> balai.v1.Signed
+	0,  // 97: balai.v1.DigestRecord.ops:type_name -> balai.v1.Signed
+	0,  // 98: balai.v1.DigestRecord.sources:type_name -> balai.v1.Signed
+	99, // [99:99] is the sub-list for method output_type
+	99, // [99:99] is the sub-list for method input_type
+	99, // [99:99] is the sub-list for extension type_name
+	99, // [99:99] is the sub-list for extension extendee
+	0,  // [0:99] is the sub-list for field type_name
 }
 
 func init() { file_balai_proto_init() }

@@ -261,6 +261,12 @@ func (d *daemon) until(id, what string, ok func(session.View) bool) session.View
 	d.t.Helper()
 	var v session.View
 	d.t.Log(d.name, "waits for:", what)
+	defer func() {
+		if d.t.Failed() {
+			b, _ := json.Marshal(v)
+			d.t.Logf("%s sees %s", d.name, last(string(b), 4000))
+		}
+	}()
 	eventually(d.t, what, func() bool {
 		var err error
 		if v, err = d.Room(d.t.Context(), id); err != nil {
