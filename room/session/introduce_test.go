@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
 
 	"balai/identity"
 	"balai/room"
@@ -99,4 +100,31 @@ func TestAStrangerShowsDecisions(t *testing.T) {
 	if got := ask(now.Add(2*time.Second), good); got != room.Removed {
 		t.Errorf("after she was put out: %v", got)
 	}
+}
+
+// FuzzRequest feeds what a stranger may ask of a member. She gets no decision and no key, and nobody comes to be a member by her.
+func FuzzRequest(f *testing.F) {
+	s, stranger := still(f), mustKey(f)
+	ops, _ := s.ledger.Since(nil, maxOps)
+	own := wire.Sign(stranger, wire.DomainOp, &wire.Op{Room: s.cfg.Room[:], Seq: 1, Kind: uint32(room.Admit)})
+	for _, req := range []*wire.LedgerRequest{
+		{Room: s.cfg.Room[:], Heads: ledger.EncodeSeen(s.ledger.Locator()), Ops: append(ops, own), Leave: s.signSource(time.Now())},
+		{Accept: ops[0].Body[:32], Succeed: make([]byte, 32), HandoutKey: s.signHandoutKey(time.Now()), Pass: own},
+	} {
+		b, _ := proto.Marshal(req)
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var req wire.LedgerRequest
+		if proto.Unmarshal(b, &req) != nil {
+			return
+		}
+		s.flood.buckets = nil // no limit hides a request from the test
+		if rep := s.ledgerReply(stranger.ID(), &req, time.Now()); rep.Refused == 0 || len(rep.Ops) > 0 || len(rep.Keys) > 0 {
+			t.Fatalf("answered: %v", rep)
+		}
+		if s.phase != Live || len(s.state.Members) != 1 || len(s.live) > 1 || len(s.pending) > 0 {
+			t.Fatalf("%s with %d members, %d live, %d kept aside", s.phase, len(s.state.Members), len(s.live), len(s.pending))
+		}
+	})
 }
