@@ -130,7 +130,8 @@ func (d *daemon) checkClock(say wording) api.Finding {
 	if skew.Abs() <= maxGoodSkew {
 		return finding("clock", "ok", say("The clock agrees with the others"), "", "")
 	}
-	off := skew.Abs().Round(time.Second)
+	seconds := int(skew.Abs().Round(time.Second).Seconds())
+	off := say("%d min %d s", seconds/60, seconds%60)
 	detail := say("It is %s behind the others. Invites look expired and others do not see you.", off)
 	if skew < 0 {
 		detail = say("It is %s ahead of the others. Invites look expired and others do not see you.", off)

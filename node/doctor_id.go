@@ -31,8 +31,9 @@ var indonesian = map[string]string{
 	"Whether others can reach this daemon is not known yet":                                      "Belum diketahui apakah Balai ini terjangkau dari luar",
 	"Nobody on the public internet has tried. On a local network this stays so.":                 "Belum ada yang mencoba dari internet. Di jaringan lokal hal ini tetap begitu.",
 
-	"The clock agrees with the others":                                              "Jam cocok dengan yang lain",
-	"The clock of this computer is wrong":                                           "Jam komputer ini tidak tepat",
+	"The clock agrees with the others":    "Jam cocok dengan yang lain",
+	"The clock of this computer is wrong": "Jam komputer ini tidak tepat",
+	"%d min %d s":                         "%d mnt %d dtk",
 	"It is %s behind the others. Invites look expired and others do not see you.":   "Jamnya terlambat %s dibanding yang lain. Undangan tampak kedaluwarsa dan orang lain tidak melihat Anda.",
 	"It is %s ahead of the others. Invites look expired and others do not see you.": "Jamnya terlalu cepat %s dibanding yang lain. Undangan tampak kedaluwarsa dan orang lain tidak melihat Anda.",
 	"Switch on automatic time in the system's settings.":                            "Nyalakan waktu otomatis di setelan sistem.",

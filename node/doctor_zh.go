@@ -31,8 +31,9 @@ var chinese = map[string]string{
 	"Whether others can reach this daemon is not known yet":                                      "还不知道外部能否连到本机的 Balai",
 	"Nobody on the public internet has tried. On a local network this stays so.":                 "公网上还没有人尝试过。在本地网络里会一直如此。",
 
-	"The clock agrees with the others":                                              "时钟与其他人一致",
-	"The clock of this computer is wrong":                                           "这台电脑的时钟不准",
+	"The clock agrees with the others":    "时钟与其他人一致",
+	"The clock of this computer is wrong": "这台电脑的时钟不准",
+	"%d min %d s":                         "%d 分 %d 秒",
 	"It is %s behind the others. Invites look expired and others do not see you.":   "它比其他人慢 %s。邀请会显得已过期，别人也看不到您。",
 	"It is %s ahead of the others. Invites look expired and others do not see you.": "它比其他人快 %s。邀请会显得已过期，别人也看不到您。",
 	"Switch on automatic time in the system's settings.":                            "请在系统设置中开启自动设定时间。",
