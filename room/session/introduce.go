@@ -22,7 +22,7 @@ const (
 	maxShownBytes = 12 << 10 // of a request that they are in: it may have 16 KiB
 )
 
-// fetchKnown is fetch by a member. Who does not know her is shown that she is one.
+// fetchKnown is fetch by a member. A member who does not know her is shown that she is one; others learn nothing of the room.
 func (s *Session) fetchKnown(ctx context.Context, p peer.ID, req *wire.LedgerRequest) (*wire.LedgerReply, error) {
 	rep, err := s.fetch(ctx, p, req)
 	if !errors.Is(err, room.NoAdmitter) {
@@ -30,7 +30,7 @@ func (s *Session) fetchKnown(ctx context.Context, p peer.ID, req *wire.LedgerReq
 	}
 	again := &wire.LedgerRequest{Room: req.Room, HandoutKey: req.HandoutKey}
 	_ = s.call(ctx, func() error { // without an answer there is nothing to show
-		if s.state != nil && s.state.Role(s.me) != room.NoRole {
+		if s.state != nil && s.state.Role(s.me) != room.NoRole && s.state.Role(p) != room.NoRole {
 			again.Heads, again.Pass = ledger.EncodeSeen(s.ledger.Heads()), s.pass
 			again.Ops = s.introduction(maxShownBytes - proto.Size(again))
 		}

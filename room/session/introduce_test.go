@@ -1,6 +1,7 @@
 package session
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,6 +41,44 @@ func TestTheHostIsGoneBeforeTheOthersHear(t *testing.T) {
 				after(w, ana, ben)
 				w.settle(ana, ben)
 				w.mutual(ana, ben)
+			})
+		})
+	}
+}
+
+// A stranger who refuses everybody who asks is shown nothing, whether somebody comes back or is alone; a member is.
+func TestAStrangerIsShownNothing(t *testing.T) {
+	for name, member := range map[string]bool{"a stranger": false, "a member": true} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, seeds, func(t *testing.T, w *world) {
+				host, ana, eve := w.person("Host"), w.person("Ana"), w.person("Eve")
+				host.open(room.Unlisted)
+				link := host.invites(InviteTerms{Role: room.Speaker})
+				ana.come(link)
+				if member {
+					eve.come(link)
+					w.settle(host, ana, eve)
+				}
+				var asked, shown atomic.Int32
+				eve.serve = func(_ string, st *pipe) bool {
+					var req wire.LedgerRequest
+					if st.Read(&req) == nil {
+						asked.Add(1)
+						shown.Add(int32(len(req.Ops)))
+						_ = st.Write(refuseLedger(room.NoAdmitter))
+					}
+					return true
+				}
+				ana.hints = []peer.ID{eve.id}
+				w.kill(host)
+				if member {
+					eve.halt()
+				}
+				ana.restart()
+				w.after(time.Minute)
+				if asked.Load() == 0 || (shown.Load() > 0) != member {
+					t.Errorf("asked %d times, shown %d decisions", asked.Load(), shown.Load())
+				}
 			})
 		})
 	}
