@@ -49,6 +49,11 @@ const isOut = async (page: Page, why: string): Promise<void> => {
 }
 const again = (page: Page): Promise<void> => button(page, 'To the hallway').click()
 
+/** A line passes by after some seconds, so whoever shall see it looks while that is done. */
+async function sees(page: Page, line: string, done: Promise<void>): Promise<void> {
+  await Promise.all([expect(page.getByText(line)).toBeVisible(), done])
+}
+
 /** Opens the sheet of a person. */
 async function sheet(page: Page, who: string): Promise<Locator> {
   await on(page.getByRole('main'), who).click()
@@ -84,16 +89,14 @@ test('stage, audience, mute, moderators, the next host, the end', async ({ brows
   for (const p of all) for (const name of ['Budi', 'Citra']) await expect(on(floor(p), name)).toBeVisible()
 
   // To the stage: his microphone is off, all see him there.
-  await press(ana, 'Budi', 'Invite to stage')
-  await expect(budi.getByText('You are on stage now. Your microphone is off.')).toBeVisible()
+  await sees(budi, 'You are on stage now. Your microphone is off.', press(ana, 'Budi', 'Invite to stage'))
   await expect(budi.getByTestId('mic')).toHaveAccessibleName('Your microphone is off')
   for (const p of all) await expect(on(stage(p), 'Budi')).toHaveAccessibleName(/speaker, muted$/)
   await budi.getByTestId('mic').click()
   for (const p of [ana, citra]) await expect(on(stage(p), 'Budi')).toHaveAccessibleName('Budi, speaker')
 
   // Muted by the host, he cannot turn it on; let talk again, he can.
-  await press(ana, 'Budi', 'Mute')
-  await expect(budi.getByText('Your microphone was turned off by somebody else.')).toBeVisible()
+  await sees(budi, 'Your microphone was turned off by somebody else.', press(ana, 'Budi', 'Mute'))
   for (const p of [ana, citra]) await expect(on(stage(p), 'Budi')).toHaveAccessibleName('Budi, speaker, muted')
   await budi.getByTestId('mic').click()
   await expect(budi.getByText(/^A moderator has muted you/)).toBeVisible()
@@ -105,21 +108,18 @@ test('stage, audience, mute, moderators, the next host, the end', async ({ brows
   for (const p of [ana, citra]) await expect(on(stage(p), 'Budi')).toHaveAccessibleName('Budi, speaker')
 
   // To the audience.
-  await press(ana, 'Budi', 'Move to audience')
-  await expect(budi.getByText('You are in the audience now.')).toBeVisible()
+  await sees(budi, 'You are in the audience now.', press(ana, 'Budi', 'Move to audience'))
   await expect(budi.getByTestId('mic')).toHaveCount(0)
   for (const p of all) await expect(on(floor(p), 'Budi')).toHaveAccessibleName(/listener$/)
 
   // A moderator may do with a listener what she may not do with the host.
-  await press(ana, 'Citra', 'Make moderator')
-  await expect(citra.getByText('You are a moderator now.')).toBeVisible()
+  await sees(citra, 'You are a moderator now.', press(ana, 'Citra', 'Make moderator'))
   for (const p of all) await expect(on(floor(p), 'Citra')).toHaveAccessibleName(/moderator$/)
   await expect((await sheet(citra, 'Ana')).getByRole('group', { name: 'Moderate' })).toHaveCount(0)
   await citra.keyboard.press('Escape')
   await press(citra, 'Budi', 'Invite to stage')
   for (const p of all) await expect(on(stage(p), 'Budi')).toBeVisible()
-  await press(ana, 'Citra', 'No longer moderator')
-  await expect(citra.getByText('You are no longer a moderator.')).toBeVisible()
+  await sees(citra, 'You are no longer a moderator.', press(ana, 'Citra', 'No longer moderator'))
   for (const p of all) await expect(on(floor(p), 'Citra')).toHaveAccessibleName(/listener$/)
   await expect((await sheet(citra, 'Budi')).getByRole('group', { name: 'Moderate' })).toHaveCount(0)
   await citra.keyboard.press('Escape')
@@ -140,10 +140,10 @@ test('stage, audience, mute, moderators, the next host, the end', async ({ brows
   await clean(ana, 'handing over')
   await ana.keyboard.press('Tab')
   await expect(button(give, 'Yes, hand it over')).toBeFocused()
-  await ana.keyboard.press('Enter')
-  await expect(give).toHaveCount(0)
-  await expect(ana.getByText('You are no longer the host.')).toBeVisible()
-  await expect(budi.getByText('The room is yours now: you are its host.')).toBeVisible()
+  await Promise.all([
+    sees(ana, 'You are no longer the host.', sees(budi, 'The room is yours now: you are its host.', ana.keyboard.press('Enter'))),
+    expect(give).toHaveCount(0),
+  ])
   for (const p of all) {
     await expect(on(stage(p), 'Budi')).toHaveAccessibleName(/host, muted$/)
     await expect(on(stage(p), 'Ana')).toHaveAccessibleName(/speaker, muted$/)
@@ -156,8 +156,7 @@ test('stage, audience, mute, moderators, the next host, the end', async ({ brows
   await ana.keyboard.press('Escape')
 
   // A moderator who is away is still one, and no room can be handed to her.
-  await press(budi, 'Citra', 'Make moderator')
-  await expect(citra.getByText('You are a moderator now.')).toBeVisible()
+  await sees(citra, 'You are a moderator now.', press(budi, 'Citra', 'Make moderator'))
   await button(citra, 'Leave quietly').click()
   for (const p of [ana, budi]) await expect(on(floor(p), 'Citra')).toHaveCount(0)
   await button(budi, 'People').click()
