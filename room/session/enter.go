@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	enterFor      = 30 * time.Second // how long a newcomer looks for somebody who lets in
+	enterFor      = 30 * time.Second // how long a newcomer looks for somebody who lets in, from the last who had no time for it
+	enterMost     = 3 * time.Minute  // and at most
 	findWait      = 10 * time.Second // for a round of candidates
 	returnAlone   = 4 * time.Second  // an authority that finds nobody goes on alone after this
 	firstPause    = 300 * time.Millisecond
@@ -42,6 +43,7 @@ func final(r room.Reason) bool {
 type entry struct {
 	s      *Session
 	start  time.Time
+	held   time.Time                 // when somebody was there last who had no time for me
 	last   room.Reason               // the last that anybody said
 	same   int                       // rounds in which all said it
 	second time.Time                 // since when I am told that I am here already
@@ -51,14 +53,14 @@ type entry struct {
 
 // enter looks for somebody who lets me in, until it is done, refused or out of time. Its own goroutine.
 func (s *Session) enter() {
-	limit := enterFor
+	limit := enterMost
 	if s.cfg.Genesis != nil {
 		limit = returnForever
 	}
 	ctx, cancel := s.ctxOf(limit)
 	defer cancel()
-	e := &entry{s: s, start: time.Now(), last: room.NoAdmitter, clocks: map[peer.ID]time.Duration{}}
-	for wait := firstPause; ctx.Err() == nil; wait = min(2*wait, longestPause) {
+	e := &entry{s: s, start: time.Now(), held: time.Now(), last: room.NoAdmitter, clocks: map[peer.ID]time.Duration{}}
+	for wait := firstPause; ctx.Err() == nil && (s.cfg.Genesis != nil || time.Since(e.held) < enterFor); wait = min(2*wait, longestPause) {
 		if e.round(ctx) || !e.twin && s.mayGoAlone(time.Since(e.start)) {
 			return
 		}
@@ -102,7 +104,7 @@ func (e *entry) round(ctx context.Context) (done bool) {
 		meet, settle = e.s.askBack, e.back
 	}
 	for a := range e.s.askAll(ctx, list, meet) {
-		err := a.err
+		err, begun := a.err, a.st != nil
 		if err == nil {
 			err = settle(ctx, a)
 		}
@@ -117,6 +119,9 @@ func (e *entry) round(ctx context.Context) (done bool) {
 		}
 		if said[r] = true; r != 0 {
 			e.last = r
+		}
+		if r == room.Busy || r == room.RateLimited || r == 0 && (begun || errors.Is(err, context.DeadlineExceeded)) {
+			e.held = time.Now() // a handshake that broke off: it may be slow, as a machine is that lets in many
 		}
 		if r == room.ClockOff {
 			e.clocks[a.peer] = a.ahead
