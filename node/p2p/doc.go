@@ -36,6 +36,7 @@ const (
 	messageTimeout = 10 * time.Second    // one message on a control stream
 	dialTimeout    = 10 * time.Second    // a dial by this package on its own account
 	retryAfter     = 5 * time.Minute     // a peer that could not be dialled is left alone
+	lateAfter      = 10 * time.Second    // one whose dial only ran out of time, the first time
 	rememberFor    = 30 * 24 * time.Hour // a remembered peer that was not met again is forgotten
 	learnedFor     = time.Hour           // addresses from a record stay in the peerstore
 	silentAfter    = 10 * time.Second    // a member of the mesh that says nothing is greeted again

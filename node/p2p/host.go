@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -294,7 +295,8 @@ func (h *Host) confirmed() (reachable, unreachable []ma.Multiaddr) {
 
 // Connect makes sure of a direct or circuit connection to a peer, at the addresses given and those known,
 // all through the gater. After a failure the peer is left alone for five minutes (ErrCooldown) unless
-// force is set, and whoever told its addresses is charged.
+// force is set, and whoever told its addresses is charged. A dial that only ran out of time may have been too much for a
+// busy machine: after the first the peer is left alone for ten seconds, after each further one for twice as long.
 func (h *Host) Connect(ctx context.Context, info peer.AddrInfo, force bool) error {
 	if h.host.Network().Connectedness(info.ID) == network.Connected {
 		return nil
@@ -305,7 +307,11 @@ func (h *Host) Connect(ctx context.Context, info peer.AddrInfo, force bool) erro
 	ctx = network.WithAllowLimitedConn(ctx, "balai")
 	tried := append(h.host.Peerstore().Addrs(info.ID), info.Addrs...)
 	err := h.host.Connect(ctx, info)
-	if err == nil || wasDialled(ctx, err) {
+	switch {
+	case err != nil && !wasDialled(ctx, err):
+	case err != nil && ranOut(err):
+		h.dials.late(info.ID, tried, h.cfg.Now())
+	default:
 		h.dials.done(info.ID, err == nil, tried, h.cfg.Now())
 	}
 	if err != nil {
@@ -319,6 +325,23 @@ func (h *Host) Connect(ctx context.Context, info peer.AddrInfo, force bool) erro
 func wasDialled(ctx context.Context, err error) bool {
 	return !errors.Is(ctx.Err(), context.Canceled) && !errors.Is(err, swarm.ErrNoAddresses) &&
 		!errors.Is(err, swarm.ErrNoGoodAddresses) && !errors.Is(err, swarm.ErrDialBackoff)
+}
+
+// ranOut tells whether time ran out at each address, of the caller or of the dial: nobody said no.
+func ranOut(err error) bool {
+	var all *swarm.DialError
+	if !errors.As(err, &all) || len(all.DialErrors) == 0 {
+		return errors.Is(err, context.DeadlineExceeded)
+	}
+	return !slices.ContainsFunc(all.DialErrors, func(e swarm.TransportError) bool {
+		var n net.Error
+		return !errors.Is(e.Cause, context.DeadlineExceeded) && !errors.Is(e.Cause, swarm.ErrDialBackoff) && !(errors.As(e.Cause, &n) && n.Timeout())
+	})
+}
+
+// Connected tells whether there is a direct connection to a peer.
+func (h *Host) Connected(p peer.ID) bool {
+	return h.host.Network().Connectedness(p) == network.Connected
 }
 
 // CommunityNodes lists the connected peers that serve rendezvous.

@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"context"
 	"errors"
 	"net"
 	"sync/atomic"
@@ -139,6 +140,53 @@ func TestFailedDial(t *testing.T) {
 	now.Add(int64(retryAfter / time.Second))
 	if err := h.Connect(testContext(t), target, false); errors.Is(err, ErrCooldown) {
 		t.Fatalf("after five minutes: %v", err)
+	}
+}
+
+// TestLateDial: a peer whose dial only ran out of time is tried again soon; of one that stays silent that becomes rare.
+func TestLateDial(t *testing.T) {
+	var now atomic.Int64
+	now.Store(time.Now().Unix())
+	c := testConfig(t, onQUIC)
+	c.Now = func() time.Time { return time.Unix(now.Load(), 0) }
+	h := start(t, c)
+	silent, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = silent.Close() })
+	_, port, _ := net.SplitHostPort(silent.LocalAddr().String())
+	p := newID(t)
+	h.AllowPrivate(p)
+	target := peer.AddrInfo{ID: p, Addrs: []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/udp/" + port + "/quic-v1")}}
+	connect := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		return h.Connect(ctx, target, false)
+	}
+	if err := connect(); err == nil || errors.Is(err, ErrCooldown) {
+		t.Fatalf("first: %v", err)
+	}
+	if err := connect(); !errors.Is(err, ErrCooldown) {
+		t.Fatalf("at once again: %v", err)
+	}
+	now.Add(int64(lateAfter / time.Second))
+	if err := connect(); err == nil || errors.Is(err, ErrCooldown) {
+		t.Fatalf("after ten seconds: %v", err)
+	}
+
+	d, at := newDialBook(), time.Unix(1_000_000, 0)
+	for _, want := range []time.Duration{lateAfter, 2 * lateAfter, 4 * lateAfter, 8 * lateAfter, 16 * lateAfter, retryAfter, retryAfter} {
+		d.late(p, nil, at)
+		if at = at.Add(want); !d.failedLately(p, at.Add(-time.Second)) || d.failedLately(p, at) {
+			t.Errorf("not left alone for %v", want)
+		}
+	}
+	if d.done(p, true, nil, at); d.failedLately(p, at) {
+		t.Error("left alone though reached")
+	}
+	if d.late(p, nil, at); d.failedLately(p, at.Add(lateAfter)) {
+		t.Error("what was before it was reached counts")
 	}
 }
 

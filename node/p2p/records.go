@@ -125,6 +125,7 @@ type referral struct {
 	seq    uint64
 	addrs  []ma.Multiaddr // of that record, the direct ones
 	failed time.Time      // last failed dial
+	pause  time.Duration  // for which it is left alone since
 	tried  []ma.Multiaddr // what it tried
 	used   time.Time
 }
@@ -200,7 +201,7 @@ func (d *dialBook) failedLately(p peer.ID, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r := d.peers[p]
-	return r != nil && !r.failed.IsZero() && now.Sub(r.failed) < retryAfter
+	return r != nil && !r.failed.IsZero() && now.Sub(r.failed) < r.pause
 }
 
 // done notes the outcome of a dial.
@@ -209,9 +210,24 @@ func (d *dialBook) done(p peer.ID, ok bool, tried []ma.Multiaddr, now time.Time)
 	defer d.mu.Unlock()
 	r := d.get(p, now)
 	if ok {
-		r.failed = time.Time{}
+		r.failed, r.pause = time.Time{}, 0
 		return
 	}
+	r.pause = retryAfter
+	d.fail(r, tried, now)
+}
+
+// late notes a dial that ran out of time.
+func (d *dialBook) late(p peer.ID, tried []ma.Multiaddr, now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := d.get(p, now)
+	r.pause = min(max(2*r.pause, lateAfter), retryAfter)
+	d.fail(r, tried, now)
+}
+
+// fail charges whoever told the addresses. With mu held.
+func (d *dialBook) fail(r *referral, tried []ma.Multiaddr, now time.Time) {
 	r.failed, r.tried = now, tried
 	if r.from == "" {
 		return
