@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ const (
 	findMore    = 300 * time.Millisecond // after the first one found, for others to be found too
 	headStart   = 100 * time.Millisecond // of whom the link names, before others are asked
 	findDials   = 16                     // peers dialled at a time in one search
+	dialApart   = 100 * time.Millisecond // between two dials of those remembered
 )
 
 // route is where one hint leads.
@@ -117,10 +119,29 @@ func (s *search) begin() {
 		for _, point := range s.j.d.host.CommunityNodes() {
 			s.ask(point)
 		}
-		for _, p := range s.j.remembered() {
-			s.dial(peer.AddrInfo{ID: p}, false)
-		}
+		s.old()
 	})
+}
+
+// old looks for those of whom a record is held: who is connected is found; of the others, one after the other is dialled while
+// the search lasts, in no order. All at once would be work that ends half done as soon as one of them answers, and where many
+// look at the same time because everything is slow it would be most of what makes it slow.
+func (s *search) old() {
+	var others []peer.ID
+	for _, p := range s.j.remembered() {
+		if s.j.d.host.Connected(p) {
+			s.dial(peer.AddrInfo{ID: p}, false)
+		} else {
+			others = append(others, p)
+		}
+	}
+	rand.Shuffle(len(others), func(a, b int) { others[a], others[b] = others[b], others[a] })
+	for _, p := range others {
+		if rest(s.ctx, dialApart); s.ctx.Err() != nil {
+			return
+		}
+		s.dial(peer.AddrInfo{ID: p}, false)
+	}
 }
 
 // follow goes where a hint leads.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -180,6 +181,53 @@ func TestSlowHintsDelayNobody(t *testing.T) {
 	})
 	guest := budi.enter(inv.Link())
 	until(t, guest, "the room", func(v session.View) bool { return v.State == session.Live })
+}
+
+// Whoever is connected is found at once, and not one of many others is dialled for each look.
+func TestWhoIsConnectedIsFoundFirst(t *testing.T) {
+	ana, budi := newPerson(t, "Ana"), newPerson(t, "Budi")
+	host := ana.open("unlisted")
+	guest := budi.enter(inviteTo(t, host, session.InviteTerms{Role: room.Listener}))
+	until(t, guest, "the room", func(v session.View) bool { return v.State == session.Live })
+	j := budi.joinedOf(guest)
+	j.inv = nil
+	var calls atomic.Int32
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			calls.Add(1)
+			t.Cleanup(func() { _ = c.Close() })
+		}
+	}()
+	for range 40 {
+		k, p := newPeerKey(t)
+		env, err := record.Seal(&peer.PeerRecord{PeerID: p, Seq: 1, Addrs: []ma.Multiaddr{ma.StringCast(fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", l.Addr().(*net.TCPAddr).Port))}}, k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := env.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if j.Learn(raw, ana.id()) != p {
+			t.Fatal("a record that is not held")
+		}
+	}
+	j.searches.Add(1) // the first look of all is over
+	if found := j.Candidates(t.Context()); !slices.Contains(found, ana.id()) {
+		t.Errorf("found %v", found)
+	}
+	if n := calls.Load(); n > 6 {
+		t.Errorf("%d dials beside", n)
+	}
 }
 
 func TestRoutesOfHints(t *testing.T) {
