@@ -198,6 +198,39 @@ func TestTwoCiphertextsBlockDecides(t *testing.T) {
 	}
 }
 
+// What is wanted is what a look at every frame finds, whatever came when, also with times that are not in order.
+func TestWantedLooksAtAllThatIsDue(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	asked := 0
+	for range 200 {
+		x := newTrial(t)
+		for range 40 {
+			x.now = x.now.Add(time.Duration(rng.IntN(60)) * time.Millisecond)
+			e := x.frame()
+			if rng.IntN(3) > 0 {
+				x.v.Frame(e, 1, rng.IntN(4) > 0, x.now.Add(-time.Duration(rng.IntN(500))*time.Millisecond))
+			}
+			if x.ctr%BlockFrames == 0 {
+				x.take(x.block())
+			}
+			want, due := uint32(0), false
+			for i := range x.v.frames {
+				if f := &x.v.frames[i]; f.unsigned() && x.now.Sub(f.at) >= AskAfter && (!due || f.ctr < want) {
+					want, due = f.ctr, true
+				}
+			}
+			if ctr, ok := x.v.Wanted(x.now); ctr != want || ok != due {
+				t.Fatalf("wanted %d %v, not %d %v", ctr, ok, want, due)
+			} else if ok {
+				asked++
+			}
+		}
+	}
+	if asked < 100 {
+		t.Errorf("wanted %d times", asked)
+	}
+}
+
 func TestMissingBlockMutesAfterLimit(t *testing.T) {
 	x := newTrial(t)
 	e := x.frame()

@@ -50,6 +50,7 @@ type BlockVerifier struct {
 	blocks [keptBlocks]block // ring of verified ones
 	nextB  int
 	muted  bool
+	idle   time.Time // before it no frame is Wanted: a look at all of them each tick is most of what a listener would pay
 
 	second   time.Time // start of the current second of verifying
 	verifies int
@@ -106,6 +107,9 @@ func (v *BlockVerifier) take(entry []byte, f seen) Standing {
 		return Bad
 	}
 	f.claim, f.held = claim{uint24(entry[6:]), entryHash(entry)}, true
+	if due := f.at.Add(AskAfter); due.Before(v.idle) {
+		v.idle = due
+	}
 	var same *seen
 	for i := range v.frames {
 		g := &v.frames[i]
@@ -312,11 +316,24 @@ func (v *BlockVerifier) Muted(now time.Time) bool {
 // Wanted is the lowest counter among the frames that were played AskAfter ago or more and have no block yet: the
 // block over it should be asked for.
 func (v *BlockVerifier) Wanted(now time.Time) (ctr uint32, ok bool) {
+	if now.Before(v.idle) {
+		return 0, false
+	}
+	first := now
 	for i := range v.frames {
 		f := &v.frames[i]
-		if f.unsigned() && now.Sub(f.at) >= AskAfter && (!ok || f.ctr < ctr) {
+		if !f.unsigned() {
+			continue
+		}
+		if now.Sub(f.at) >= AskAfter && (!ok || f.ctr < ctr) {
 			ctr, ok = f.ctr, true
 		}
+		if f.at.Before(first) {
+			first = f.at
+		}
+	}
+	if !ok {
+		v.idle = first.Add(AskAfter)
 	}
 	return ctr, ok
 }
