@@ -292,16 +292,17 @@ func (l *Leg) read(ssrc uint32) {
 	l.path.allow(ssrc)
 }
 
-// stop closes the transports, which ends connect.
+// stop closes the transports, which ends connect. First DTLS, and with it SRTP: a packet for a receiver that has stopped would
+// be one of an SSRC that nobody reads, at which pion's SRTP session stands still and never ends.
 func (l *Leg) stop() {
+	if l.dtls != nil {
+		_ = l.dtls.Stop()
+	}
 	for _, r := range l.receivers {
 		_ = r.Stop()
 	}
 	for _, s := range l.senders {
 		_ = s.Stop()
-	}
-	if l.dtls != nil {
-		_ = l.dtls.Stop()
 	}
 	if l.ice != nil {
 		_ = l.ice.GracefulStop()
