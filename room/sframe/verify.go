@@ -50,7 +50,7 @@ type BlockVerifier struct {
 	blocks [keptBlocks]block // ring of verified ones
 	nextB  int
 	muted  bool
-	idle   time.Time // before it no frame is Wanted: a look at all of them each tick is most of what a listener would pay
+	idle   time.Time // before it no frame is Wanted: spares a look at all of them each tick
 
 	second   time.Time // start of the current second of verifying
 	verifies int
