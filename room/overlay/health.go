@@ -73,19 +73,51 @@ func (o *Overlay) health() {
 		if !p.lied.IsZero() && o.now.Sub(p.lied) >= demoteAfter {
 			p.lied, o.plan = time.Time{}, nil
 		}
-		silent := o.now.Sub(p.last)
+		silent, slow := o.now.Sub(p.last), o.patience()
 		switch {
-		case silent >= silenceLimit,
-			o.now.Sub(p.ticked) >= tickStands && o.now.Sub(p.since) >= tickStands,
-			!p.behind.IsZero() && o.now.Sub(p.behind) >= silenceLimit,
-			!p.doubt.IsZero() && p.last.Before(p.doubt) && o.now.Sub(p.doubt) >= pongTime:
+		case silent >= slow*silenceLimit,
+			o.now.Sub(p.ticked) >= slow*tickStands && o.now.Sub(p.since) >= slow*tickStands,
+			!p.behind.IsZero() && o.now.Sub(p.behind) >= slow*silenceLimit,
+			!p.doubt.IsZero() && p.last.Before(p.doubt) && o.now.Sub(p.doubt) >= slow*pongTime:
 			o.bye(id, leaveChild, 0)
 			o.drop(id, true)
+			o.losses, o.lostAt = o.losses+1, o.now
 		case silent >= missedBeats*heartbeat || !p.behind.IsZero():
 			o.suspect(id, p)
 		case !p.doubt.IsZero():
 			p.doubt, p.pings, o.plan = time.Time{}, 0, nil
 		}
+	}
+}
+
+// patience is how many times longer than usual a parent may be silent before it is given up: twice as long for each that was
+// given up lately. Where machines or lines are so slow that parents fall silent one after the other, none is better than the
+// last, and to go from one to the next is work that makes all of them slower. A doubt comes as early as ever.
+func (o *Overlay) patience() time.Duration {
+	if o.now.Sub(o.lostAt) >= calmAfter {
+		o.losses = 0
+	}
+	return 1 << min(o.losses, maxLosses)
+}
+
+// forgive takes a time in which I stood still myself for one in which nobody was to be heard.
+func (o *Overlay) forgive(stood time.Duration) {
+	shift := func(t *time.Time) {
+		if !t.IsZero() {
+			*t = t.Add(min(stood, o.now.Sub(*t)))
+		}
+	}
+	for _, p := range o.parents {
+		for _, t := range []*time.Time{&p.began, &p.asked, &p.ticked, &p.last, &p.ahead, &p.behind, &p.doubt} {
+			shift(t)
+		}
+	}
+	for _, q := range o.peers {
+		shift(&q.last)
+		shift(&q.missed)
+	}
+	for _, k := range o.kids {
+		shift(&k.last)
 	}
 }
 

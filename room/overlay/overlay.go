@@ -55,7 +55,11 @@ const (
 	openPerPrefix = 2   // one part in so many of the slots for one network's strangers
 	shedPart      = 10  // one child in ten a second
 	liarFor       = 10 * time.Minute
-	liarAlone     = 5 * time.Second // without any parent: a liar is better than silence
+	liarAlone     = 5 * time.Second        // without any parent: a liar is better than silence
+	stoodStill    = 600 * time.Millisecond // without a Step: I was not looking
+	maxLosses     = 3                      // parents given up lately that make more patient
+	maxSlow       = 3                      // silences of a candidate that make more patient
+	calmAfter     = 20 * time.Second       // and how long without such a loss until it counts no more
 )
 
 // Config is what an overlay starts from.
@@ -91,6 +95,10 @@ type Overlay struct {
 	liars   map[peer.ID]time.Time // are no parents until then
 	found   []peer.ID
 
+	lostAt  time.Time // when a parent was given up last
+	losses  int       // how many were, one soon after the other
+	vain    int       // attempts to get one since the last that succeeded, of which nobody said a word
+	began   time.Time // the last attempt
 	orphan  time.Time // without an active parent since; zero: not
 	finding time.Time
 	moved   time.Time // when a better silent parent was last looked for
@@ -114,7 +122,12 @@ type hint struct {
 type failures struct {
 	next  time.Time
 	pause time.Duration
+	mute  int // times in a row that it said nothing in time
 }
+
+// slow is how many times longer than usual a candidate gets to answer: where it or I am too slow, what is given up just before
+// the answer comes was work for nothing, each time.
+func (f *failures) slow() time.Duration { return 1 << min(f.mute, maxSlow) }
 
 // New is an overlay that knows nothing yet.
 func New(cfg Config) *Overlay {
@@ -127,7 +140,11 @@ func New(cfg Config) *Overlay {
 
 // Step takes an event, nil when only time has passed, and returns what to do. The plan may have changed.
 func (o *Overlay) Step(e Event, now time.Time) []Action {
+	stood := now.Sub(o.now)
 	o.now, o.out = now, nil
+	if stood >= stoodStill {
+		o.forgive(stood)
+	}
 	switch e := e.(type) {
 	case Situation:
 		o.situation(e)
@@ -243,7 +260,7 @@ func (o *Overlay) leased(l *election.Lease) {
 	if old != nil && slices.Equal(old.Core(), l.Core()) {
 		return
 	}
-	o.plan = nil
+	o.plan, o.vain = nil, 0 // there are others to ask
 	o.keepFormer(old, wasCore)
 	if !o.inCore() {
 		o.throne = time.Time{}
@@ -335,7 +352,9 @@ func (o *Overlay) unlinked(p peer.ID) {
 		}
 	}
 	if a := o.parents[p]; a != nil {
-		o.drop(p, a.held)
+		if o.drop(p, a.held); !a.held {
+			o.unheard(p)
+		}
 		if !a.held && o.lease != nil && o.lease.Holds(p) {
 			o.out = append(o.out, Dead{p}) // nobody answers there
 		}

@@ -12,10 +12,11 @@ import (
 
 // parent is one that I asked to be my parent, and then one that is.
 type parent struct {
-	began     time.Time // when I turned to it
-	asked     time.Time // JOIN sent; zero: its link is not open yet
-	redirects uint32    // that led to it
-	mode      Mode      // asked for, then granted
+	began     time.Time     // when I turned to it
+	asked     time.Time     // JOIN sent; zero: its link is not open yet
+	redirects uint32        // that led to it
+	slow      time.Duration // times as long as usual it may take to answer
+	mode      Mode          // asked for, then granted
 
 	held    bool
 	counts  bool      // I count with it
@@ -45,6 +46,19 @@ type feed struct {
 func (p *parent) suspect() bool {
 	return !p.doubt.IsZero() || !p.leaving.IsZero() || !p.lied.IsZero()
 }
+
+// unheard notes that id said nothing although it was asked.
+func (o *Overlay) unheard(id peer.ID) {
+	o.failure(id).mute++
+	o.vain++
+}
+
+// pace is the time between two attempts: twice as long after each round in which nobody said a word. Many who look at once,
+// because all is slow, would keep it so.
+func (o *Overlay) pace() time.Duration { return joinPatience << min(o.vain/maxAttempts, maxSlow) }
+
+// undecided tells whether p has fallen silent, and has neither answered since nor been given up.
+func (p *parent) undecided() bool { return !p.doubt.IsZero() && p.leaving.IsZero() && p.lied.IsZero() }
 
 // good tells whether p counts: held, not suspect, and in the core where I have to be.
 func (o *Overlay) good(id peer.ID, p *parent) bool { return p.held && !p.suspect() && o.fit(id) }
@@ -76,7 +90,7 @@ func (o *Overlay) lost() bool {
 // search asks candidates while parents are missing: several at once, another after each joinPatience.
 func (o *Overlay) search() {
 	active, warm := o.wanted()
-	good, flowing, young, total := 0, 0, 0, 0
+	good, flowing, doubted, young, total := 0, 0, 0, 0, 0
 	for _, id := range sorted(o.parents) {
 		p := o.parents[id]
 		switch {
@@ -87,16 +101,20 @@ func (o *Overlay) search() {
 			if p.mode.active() && !p.suspect() {
 				flowing++
 			}
+			if p.undecided() {
+				doubted++
+			}
 		case active == 0:
 			o.drop(id, false)
-		case o.now.Sub(p.began) >= attemptEnds, !p.asked.IsZero() && o.now.Sub(p.asked) >= answerEnds: // not a word
+		case o.now.Sub(p.began) >= p.slow*attemptEnds, !p.asked.IsZero() && o.now.Sub(p.asked) >= p.slow*answerEnds: // not a word
 			o.drop(id, false)
+			o.unheard(id)
 			if o.lease != nil && o.lease.Holds(id) {
 				o.out = append(o.out, Dead{id})
 			}
 		default:
 			total++
-			if o.now.Sub(p.began) < joinPatience {
+			if o.now.Sub(p.began) < o.pace() {
 				young++
 			}
 		}
@@ -106,7 +124,10 @@ func (o *Overlay) search() {
 	} else if o.orphan.IsZero() {
 		o.orphan = o.now
 	}
-	for active+warm > good+young && total < maxAttempts {
+	if good >= active || doubted > 1 { // there is time to see what becomes of them; of several at once it is hardly they who are silent
+		good += doubted
+	}
+	for active+warm > good+young && total < maxAttempts && (o.vain < maxAttempts || o.now.Sub(o.began) >= o.pace()) {
 		id, redirects, ok := o.candidate()
 		if !ok {
 			o.find()
@@ -168,13 +189,13 @@ func (o *Overlay) find() {
 }
 
 func (o *Overlay) begin(id peer.ID, redirects uint32) {
-	p := &parent{began: o.now, redirects: redirects, mode: Warm}
+	p := &parent{began: o.now, redirects: redirects, mode: Warm, slow: o.failure(id).slow()}
 	if o.sit.OnStage {
 		p.mode = Mirror
 	} else if !o.flowingOrAsked() {
 		p.mode = Single
 	}
-	o.parents[id], o.plan = p, nil
+	o.parents[id], o.plan, o.began = p, nil, o.now
 	if _, open := o.links[id]; open {
 		o.ask(id, p)
 	}
@@ -220,7 +241,7 @@ func (o *Overlay) admitted(id peer.ID, a *wire.JoinAnswer) {
 		return
 	}
 	delete(o.known, id)
-	o.root = time.Time{}
+	o.root, o.vain = time.Time{}, 0
 	p.held, p.since, p.last, p.ticked = true, o.now, o.now, o.now
 	p.mode, p.told, p.level, p.path = mode, feed{mode: mode}, a.GetLevel(), path
 	if mode.active() {

@@ -47,6 +47,7 @@ type sim struct {
 	state    *room.State
 	block    map[[2]int32]bool // pairs that cannot connect
 	talks    bool
+	still    bool // no heartbeat comes from anybody, no answer to a ping
 	leases   map[string]*election.Lease
 	digest   uint64
 	frames   int64     // delivered, first copies
@@ -69,6 +70,7 @@ type simNode struct {
 	seen    *Plan
 	from    map[peer.ID]bool
 	moves   int // how often its parents changed
+	given   int // how many it gave up
 
 	force   election.Force
 	chair   election.Chair
@@ -324,6 +326,7 @@ func (n *simNode) step(e Event) {
 				}
 			}
 		case Dead:
+			n.given++
 			n.object(a.Peer)
 		}
 	}
@@ -371,7 +374,7 @@ func (n *simNode) tell(p peer.ID, r *wire.LinkRecord) {
 func (n *simNode) ping(p peer.ID) {
 	m := n.w.byID[p]
 	n.w.after(2*n.w.delay(n.i, m.i), n.while(n.life, func() {
-		if m.alive && m.links[n.id] && n.links[p] {
+		if m.alive && m.links[n.id] && n.links[p] && !n.w.still {
 			n.step(Pulse{Peer: p, Last: n.w.now(), Tick: n.ticks[p]})
 		}
 	}))
@@ -453,6 +456,9 @@ func (n *simNode) dial(p peer.ID) {
 
 // heartbeat goes to all who are linked; it carries path, level, tick and the newest counters.
 func (n *simNode) heartbeat() {
+	if n.w.still {
+		return
+	}
 	w, pl := n.w, n.o.Plan()
 	tick := uint64(w.ms / simTick.Milliseconds())
 	if !pl.Clock {
