@@ -28,6 +28,8 @@ const (
 	coolOff     = 60 * time.Second
 	maxCoolOff  = time.Hour
 	forgetFlaps = 2 * time.Hour
+	waryFor     = 20 * time.Second // after a death that only the chair saw
+	deafFor     = 5 * time.Second  // without a word of stage and core
 )
 
 // Input is what a chair knows when it chooses.
@@ -42,6 +44,8 @@ type Input struct {
 	Voters     []peer.ID             // stage and core, those heard lately
 	Dead       map[peer.ID][]peer.ID // who says that this core member does not serve
 	Parted     bool                  // in the mesh two people cannot hear each other, and nobody there can help
+
+	wary, deaf bool // its own eyes are not enough; its own voice is not
 }
 
 // Outcome is what the core should be. Without Ads it is the mesh.
@@ -59,6 +63,8 @@ type Elector struct {
 	better    map[peer.ID]time.Time // since when a candidate has been clearly better than the weakest core member
 	replaced  time.Time             // when one was last replaced for a better one
 	spare     time.Time             // since when the core has been larger than needed
+	alone     time.Time             // when I last called one dead whom nobody else missed
+	heard     time.Time             // when anybody of stage and core was last heard
 	cool      map[peer.ID]cooling
 	wasInCore map[peer.ID]bool
 }
@@ -93,6 +99,7 @@ func (e *Elector) Next(in *Input, f *Force, now time.Time) (l Lease, out Outcome
 // better for a minute.
 func (e *Elector) Elect(in *Input, f *Force, now time.Time) (out Outcome) {
 	old := f.Lease()
+	e.doubt(in, now)
 	if e.few(in, old, now) {
 		e.wasInCore = nil
 		return out
@@ -121,8 +128,21 @@ func (e *Elector) Elect(in *Input, f *Force, now time.Time) (out Outcome) {
 	}
 	out.Ads = inOrder(core, old)
 	out.Unvouched = unvouched
+	if old != nil && slices.ContainsFunc(old.Ads, func(a *Ad) bool { return in.First && in.dead(a.Peer) && !in.against(a.Peer) }) {
+		e.alone = now
+	}
 	e.remember(core)
 	return out
+}
+
+// doubt is of the chair's own eyes. Who has found one dead that nobody else misses may be slow itself: for a while it needs the
+// others. And who hears nobody at all any more is most likely the one who does not hear.
+func (e *Elector) doubt(in *Input, now time.Time) {
+	in.wary = now.Sub(e.alone) < waryFor
+	if len(in.Voters) > 1 || e.heard.IsZero() {
+		e.heard = now
+	}
+	in.deaf = !in.First && len(in.Voters) <= 1 && now.Sub(e.heard) < deafFor
 }
 
 // unseen counts those of core that are not in cs: they do not take the place of one that is.
@@ -207,7 +227,7 @@ func (e *Elector) kept(in *Input, f *Force, cs []*Candidate, size int, now time.
 			core = append(core, c)
 		}
 	}
-	if !in.First { // not heard of by me, but nobody else complains
+	if !in.First || in.wary { // not heard of by me, but nobody else complains
 		core = keepUnseen(in, old, core)
 	}
 	if len(core) <= size || merging {
@@ -244,8 +264,16 @@ func keepUnseen(in *Input, old *Lease, core []*Candidate) []*Candidate {
 // core say that it does not serve them.
 func (in *Input) dead(p peer.ID) bool {
 	i := slices.IndexFunc(in.Candidates, func(c Candidate) bool { return c.Ad.Peer == p })
-	if i >= 0 && in.Candidates[i].Left || in.First && (i < 0 || !in.Candidates[i].Live) {
+	if i >= 0 && in.Candidates[i].Left || in.First && (i < 0 || !in.Candidates[i].Live && !in.wary) {
 		return true
+	}
+	return in.against(p)
+}
+
+// against tells whether most of stage and core object to p.
+func (in *Input) against(p peer.ID) bool {
+	if in.deaf {
+		return false
 	}
 	voters, against := 0, 0
 	for _, v := range in.Voters {

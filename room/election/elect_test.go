@@ -1,6 +1,7 @@
 package election
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -207,6 +208,68 @@ func TestModeratorNeedsTheMajority(t *testing.T) {
 	}
 	if p.chair(says("s", "t", "x"), &e, &f, 15, 20); f.Lease().Holds(bad) {
 		t.Errorf("two of three were not enough: %s", p.show(f.Lease().Ads))
+	}
+}
+
+// The first in rank who has found one dead whom nobody else misses needs the others for the next: it may be slow itself.
+func TestAChairThatIsSlow(t *testing.T) {
+	p := newPeople(t)
+	var e Elector
+	var f Force
+	in := func(float64) *Input { return p.input("abcdef", 100) }
+	p.chair(in, &e, &f, 0, 30)
+	core := f.Lease().Core()
+	without := func(against ...string) func(float64) *Input {
+		return func(float64) *Input {
+			i := p.input("abcdef", 100)
+			for k := range i.Candidates {
+				i.Candidates[k].Live = !slices.Contains(core, i.Candidates[k].Ad.Peer)
+			}
+			for _, c := range core {
+				for _, w := range against {
+					i.Dead[c] = append(i.Dead[c], p.id(w))
+				}
+			}
+			return i
+		}
+	}
+	if p.chair(without(), &e, &f, 30, 31); f.Lease().Holds(core[0]) {
+		t.Fatalf("core %s", p.show(f.Lease().Ads))
+	}
+	core = f.Lease().Core()
+	if p.chair(without(), &e, &f, 32, 45); !slices.Equal(f.Lease().Core(), core) {
+		t.Errorf("again by its own eyes: %s", p.show(f.Lease().Ads))
+	}
+	if p.chair(without("s", "t"), &e, &f, 45, 46); f.Lease().Holds(core[0]) {
+		t.Errorf("not even when the others say so: %s", p.show(f.Lease().Ads))
+	}
+	core = f.Lease().Core()
+	if p.chair(without(), &e, &f, 60, 61); f.Lease().Holds(core[0]) {
+		t.Errorf("much later it trusts its eyes no more: %s", p.show(f.Lease().Ads))
+	}
+}
+
+// A chair that has just come to hear nobody at all calls nobody dead: it is more likely that it does not hear.
+func TestAChairThatHearsNobody(t *testing.T) {
+	p := newPeople(t)
+	var e Elector
+	var f Force
+	p.chair(func(float64) *Input { return p.input("abcdef", 100) }, &e, &f, 0, 5)
+	core := f.Lease().Core()
+	lone := func(float64) *Input {
+		i := p.input("abcdef", 100)
+		i.Me, i.First, i.Voters = p.id("m"), false, []peer.ID{p.id("m")}
+		for _, c := range core {
+			i.Dead[c] = i.Voters
+		}
+		return i
+	}
+	e = Elector{} // of another chair
+	if p.chair(lone, &e, &f, 6, 10); !slices.Equal(f.Lease().Core(), core) {
+		t.Errorf("core %s", p.show(f.Lease().Ads))
+	}
+	if p.chair(lone, &e, &f, 10, 16); f.Lease().Holds(core[0]) {
+		t.Errorf("nobody is replaced by who is left: %s", p.show(f.Lease().Ads))
 	}
 }
 
