@@ -37,14 +37,15 @@ func (o *Overlay) tendCore() {
 			o.plan = nil
 		}
 	}
+	slow := o.patience()
 	for _, p := range core {
 		if p != o.cfg.Me && !o.removed(p) {
-			o.tendEqual(p)
+			o.tendEqual(p, slow)
 		}
 	}
 }
 
-func (o *Overlay) tendEqual(p peer.ID) {
+func (o *Overlay) tendEqual(p peer.ID, slow time.Duration) {
 	e := o.peers[p]
 	if e == nil {
 		e = &equal{missed: o.now}
@@ -66,7 +67,8 @@ func (o *Overlay) tendEqual(p peer.ID) {
 	case !e.missed.IsZero():
 		e.missed, e.last = time.Time{}, o.now
 	}
-	if o.now.Sub(e.last) >= silenceLimit {
+	if o.now.Sub(e.last) >= slow*silenceLimit {
+		o.gaveUp()
 		e.cut, o.plan = o.now.Add(retryFirst), nil
 		delete(o.links, p)
 		delete(o.kids, p)

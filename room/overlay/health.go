@@ -58,6 +58,7 @@ func (o *Overlay) pulse(e *Pulse) {
 // health doubts parents that fall silent or behind, pings them, and gives up those that do not answer. A doubt only
 // widens what flows: balance lets another parent send at once.
 func (o *Overlay) health() {
+	slow := o.patience()
 	for _, id := range sorted(o.parents) {
 		p := o.parents[id]
 		if !p.held {
@@ -73,7 +74,7 @@ func (o *Overlay) health() {
 		if !p.lied.IsZero() && o.now.Sub(p.lied) >= demoteAfter {
 			p.lied, o.plan = time.Time{}, nil
 		}
-		silent, slow := o.now.Sub(p.last), o.patience()
+		silent := o.now.Sub(p.last)
 		switch {
 		case silent >= slow*silenceLimit,
 			o.now.Sub(p.ticked) >= slow*tickStands && o.now.Sub(p.since) >= slow*tickStands,
@@ -81,7 +82,7 @@ func (o *Overlay) health() {
 			!p.doubt.IsZero() && p.last.Before(p.doubt) && o.now.Sub(p.doubt) >= slow*pongTime:
 			o.bye(id, leaveChild, 0)
 			o.drop(id, true)
-			o.losses, o.lostAt = o.losses+1, o.now
+			o.gaveUp()
 		case silent >= missedBeats*heartbeat || !p.behind.IsZero():
 			o.suspect(id, p)
 		case !p.doubt.IsZero():
@@ -98,6 +99,13 @@ func (o *Overlay) patience() time.Duration {
 		o.losses = 0
 	}
 	return 1 << min(o.losses, maxLosses)
+}
+
+// gaveUp counts a loss; several at one moment are one.
+func (o *Overlay) gaveUp() {
+	if o.now.After(o.lostAt) {
+		o.losses, o.lostAt = o.losses+1, o.now
+	}
 }
 
 // forgive takes a time in which I stood still myself for one in which nobody was to be heard.

@@ -109,7 +109,7 @@ func (o *Overlay) search() {
 		case o.now.Sub(p.began) >= p.slow*attemptEnds, !p.asked.IsZero() && o.now.Sub(p.asked) >= p.slow*answerEnds: // not a word
 			o.drop(id, false)
 			o.unheard(id)
-			if o.lease != nil && o.lease.Holds(id) {
+			if p.slow > 1 && o.lease != nil && o.lease.Holds(id) { // once may be chance, or haste
 				o.out = append(o.out, Dead{id})
 			}
 		default:
