@@ -198,10 +198,10 @@ func TestTwoCiphertextsBlockDecides(t *testing.T) {
 	}
 }
 
-// What is wanted is what a look at every frame finds, whatever came when, also with times that are not in order.
-func TestWantedLooksAtAllThatIsDue(t *testing.T) {
+// What is wanted, and what mutes, is what a look at every frame finds, whatever came when, also with times that are not in order.
+func TestDueIsLookedAt(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
-	asked := 0
+	asked, muted := 0, 0
 	for range 200 {
 		x := newTrial(t)
 		for range 40 {
@@ -224,10 +224,17 @@ func TestWantedLooksAtAllThatIsDue(t *testing.T) {
 			} else if ok {
 				asked++
 			}
+			all := *x.v
+			all.late = time.Time{}
+			if x.v.Muted(x.now) != all.Muted(x.now) || x.v.frames != all.frames {
+				t.Fatalf("muted %t, not %t", x.v.muted, all.muted)
+			} else if all.muted {
+				muted++
+			}
 		}
 	}
-	if asked < 100 {
-		t.Errorf("wanted %d times", asked)
+	if asked < 100 || muted < 100 {
+		t.Errorf("wanted %d times, muted %d times", asked, muted)
 	}
 }
 

@@ -50,7 +50,8 @@ type BlockVerifier struct {
 	blocks [keptBlocks]block // ring of verified ones
 	nextB  int
 	muted  bool
-	idle   time.Time // before it no frame is Wanted: spares a look at all of them each tick
+	idle   time.Time // before it no frame is Wanted, and before late none is too late: spares a look at all of them each tick
+	late   time.Time
 
 	second   time.Time // start of the current second of verifying
 	verifies int
@@ -109,6 +110,9 @@ func (v *BlockVerifier) take(entry []byte, f seen) Standing {
 	f.claim, f.held = claim{uint24(entry[6:]), entryHash(entry)}, true
 	if due := f.at.Add(AskAfter); due.Before(v.idle) {
 		v.idle = due
+	}
+	if due := f.at.Add(UnsignedLimit); due.Before(v.late) {
+		v.late = due
 	}
 	var same *seen
 	for i := range v.frames {
@@ -303,11 +307,19 @@ func (v *BlockVerifier) deceived(b *block) bool {
 // Muted tells whether the source must not be heard at now: its block proved it false, or its oldest unsigned frame
 // was played UnsignedLimit ago. The next block that verifies unmutes it.
 func (v *BlockVerifier) Muted(now time.Time) bool {
+	if now.Before(v.late) {
+		return v.muted
+	}
+	v.late = now.Add(UnsignedLimit)
 	for i := range v.frames {
 		f := &v.frames[i]
-		if f.held && now.Sub(f.at) >= UnsignedLimit {
+		switch due := f.at.Add(UnsignedLimit); {
+		case !f.held || !f.played:
+		case !now.Before(due):
 			v.muted = v.muted || f.unsigned()
 			f.played = false // counted once; a late block may still judge it
+		case due.Before(v.late):
+			v.late = due
 		}
 	}
 	return v.muted

@@ -165,18 +165,20 @@ func (l *leg) talk() {
 		}
 	}
 	began := time.Now()
-	for i, said := 0, 0; ; i, said = i+1+int(l.pause.Load()), said+1 {
+	silent := 0
+	for i, said := 0, 0; ; i, said = i+1+silent, said+1 {
 		select {
 		case <-l.quit:
 			return
 		case <-time.After(time.Until(began.Add(time.Duration(i) * tick))):
 		}
-		p := &rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: uint16(said), Timestamp: uint32(i) * perTick, Marker: said == 0}, Payload: payload(l.d.name, said)}
+		p := &rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: uint16(said), Timestamp: uint32(i) * perTick, Marker: said == 0 || silent > 0}, Payload: payload(l.d.name, said)}
 		_ = p.SetExtension(level, []byte{loud | 0x80}) // without it the level counts as unknown
 		_ = l.mic.WriteRTP(p)                          // a leg that has ended sends nothing
 		l.mu.Lock()
 		l.said = said + 1
 		l.mu.Unlock()
+		silent = int(l.pause.Load())
 	}
 }
 
