@@ -29,7 +29,11 @@ const (
 	maxCoolOff  = time.Hour
 	forgetFlaps = 2 * time.Hour
 	waryFor     = 20 * time.Second // after a death that only the chair saw
-	deafFor     = 5 * time.Second  // without a word of stage and core
+	deafFor     = 30 * time.Second // without a word of anybody
+	lateWord    = 2 * time.Second  // the word of a dead one may come so late
+	holdFirst   = 5 * time.Second  // nobody is replaced for being dead after one was called so by mistake, doubled
+	holdMost    = 40 * time.Second // up to this
+	holdForgets = 2 * time.Minute  // until the last does not count any more
 )
 
 // Input is what a chair knows when it chooses.
@@ -44,8 +48,10 @@ type Input struct {
 	Voters     []peer.ID             // stage and core, those heard lately
 	Dead       map[peer.ID][]peer.ID // who says that this core member does not serve
 	Parted     bool                  // in the mesh two people cannot hear each other, and nobody there can help
+	Alone      bool                  // nobody at all has been heard lately
 
-	wary, deaf bool // its own eyes are not enough; its own voice is not
+	wary       bool // its own eyes are not enough
+	deaf, held bool // nobody is dead: for want of a word of anybody; until it is clear that not all is slow
 }
 
 // Outcome is what the core should be. Without Ads it is the mesh.
@@ -64,14 +70,16 @@ type Elector struct {
 	replaced  time.Time             // when one was last replaced for a better one
 	spare     time.Time             // since when the core has been larger than needed
 	alone     time.Time             // when I last called one dead whom nobody else missed
-	heard     time.Time             // when anybody of stage and core was last heard
+	heard     time.Time             // when anybody was last heard
+	hold      cooling               // of replacing the dead, since one was not
 	cool      map[peer.ID]cooling
 	wasInCore map[peer.ID]bool
 }
 
 type cooling struct {
-	until time.Time
-	last  time.Duration
+	until    time.Time
+	last     time.Duration
+	mistaken bool // it has said something since
 }
 
 // Next is the lease that in.Me should sign now, without its signature; false when none is due.
@@ -100,12 +108,14 @@ func (e *Elector) Next(in *Input, f *Force, now time.Time) (l Lease, out Outcome
 func (e *Elector) Elect(in *Input, f *Force, now time.Time) (out Outcome) {
 	old := f.Lease()
 	e.doubt(in, now)
+	e.mistakes(in, now)
+	in.held = e.holds(in, old, now)
 	if e.few(in, old, now) {
 		e.wasInCore = nil
 		return out
 	}
 	cs, unvouched := field(in)
-	if len(cs) == 0 {
+	if len(cs) == 0 || in.deaf {
 		out.Ads = keptBlind(in, old)
 		out.Assist = len(out.Ads) == 0 && in.People <= AssistMax
 		out.NoRelay = len(out.Ads) == 0 && !out.Assist
@@ -136,13 +146,51 @@ func (e *Elector) Elect(in *Input, f *Force, now time.Time) (out Outcome) {
 }
 
 // doubt is of the chair's own eyes. Who has found one dead that nobody else misses may be slow itself: for a while it needs the
-// others. And who hears nobody at all any more is most likely the one who does not hear.
+// others. And who has come to hear nobody at all is most likely the one who does not hear, and nobody hears what it would change.
 func (e *Elector) doubt(in *Input, now time.Time) {
 	in.wary = now.Sub(e.alone) < waryFor
-	if len(in.Voters) > 1 || e.heard.IsZero() {
+	if !in.Alone || e.heard.IsZero() {
 		e.heard = now
 	}
-	in.deaf = !in.First && len(in.Voters) <= 1 && now.Sub(e.heard) < deafFor
+	in.deaf = in.Alone && now.Sub(e.heard) < deafFor
+}
+
+// mistakes finds who was called dead and has said something since, in the same life: then all is slow, and whoever is dead next
+// may be no more so. Each change of the core moves many and makes all slower, so for a while, each time twice as long, the
+// dead are not replaced as long as two others of the core serve: whoever hears by one of them has another parent meanwhile.
+func (e *Elector) mistakes(in *Input, now time.Time) {
+	found := false
+	for i := range in.Candidates {
+		c := &in.Candidates[i]
+		cool, was := e.cool[c.Ad.Peer]
+		died := cool.until.Add(-cool.last)
+		if was && !cool.mistaken && c.Born.Before(died) && c.Said.Sub(died) >= lateWord {
+			cool.mistaken, found = true, true
+			e.cool[c.Ad.Peer] = cool
+		}
+	}
+	if !found {
+		return
+	}
+	if now.Sub(e.hold.until) > holdForgets {
+		e.hold.last = 0
+	}
+	e.hold.last = min(max(2*e.hold.last, holdFirst), holdMost)
+	e.hold.until = now.Add(e.hold.last)
+}
+
+// holds tells whether the dead have to wait.
+func (e *Elector) holds(in *Input, old *Lease, now time.Time) bool {
+	if old == nil || !now.Before(e.hold.until) {
+		return false
+	}
+	serve := 0
+	for _, a := range old.Ads {
+		if !in.dead(a.Peer) {
+			serve++
+		}
+	}
+	return serve >= baseCore
 }
 
 // unseen counts those of core that are not in cs: they do not take the place of one that is.
@@ -227,7 +275,7 @@ func (e *Elector) kept(in *Input, f *Force, cs []*Candidate, size int, now time.
 			core = append(core, c)
 		}
 	}
-	if !in.First || in.wary { // not heard of by me, but nobody else complains
+	if !in.First || in.wary || in.held || in.deaf { // not heard of by me, but nobody else complains, or it has to wait
 		core = keepUnseen(in, old, core)
 	}
 	if len(core) <= size || merging {
@@ -264,17 +312,23 @@ func keepUnseen(in *Input, old *Lease, core []*Candidate) []*Candidate {
 // core say that it does not serve them.
 func (in *Input) dead(p peer.ID) bool {
 	i := slices.IndexFunc(in.Candidates, func(c Candidate) bool { return c.Ad.Peer == p })
-	if i >= 0 && in.Candidates[i].Left || in.First && (i < 0 || !in.Candidates[i].Live && !in.wary) {
+	switch {
+	case in.left(p):
+		return true
+	case in.held || in.deaf:
+		return false
+	case in.First && (i < 0 || !in.Candidates[i].Live && !in.wary):
 		return true
 	}
 	return in.against(p)
 }
 
+func (in *Input) left(p peer.ID) bool {
+	return slices.ContainsFunc(in.Candidates, func(c Candidate) bool { return c.Ad.Peer == p && c.Left })
+}
+
 // against tells whether most of stage and core object to p.
 func (in *Input) against(p peer.ID) bool {
-	if in.deaf {
-		return false
-	}
 	voters, against := 0, 0
 	for _, v := range in.Voters {
 		if v == p {
@@ -356,7 +410,7 @@ func (e *Elector) flapping(in *Input, old *Lease, now time.Time) {
 		c := e.cool[a.Peer]
 		if in.dead(a.Peer) && !now.Before(c.until) && e.wasInCore[a.Peer] {
 			c.last = min(max(2*c.last, coolOff), maxCoolOff)
-			c.until = now.Add(c.last)
+			c.until, c.mistaken = now.Add(c.last), false
 			e.cool[a.Peer] = c
 		}
 	}

@@ -249,27 +249,100 @@ func TestAChairThatIsSlow(t *testing.T) {
 	}
 }
 
+// Whom all call dead after one of whom that was a mistake waits for being replaced, each time longer, while two others serve;
+// nobody waits when they do not, nor where those called dead are, and not who says that she leaves.
+func TestReplacementsAreHeld(t *testing.T) {
+	p := newPeople(t)
+	const who = "abcdefgijkln" // more than cool off at a time
+	for _, kind := range []string{"slow", "dead", "started anew"} {
+		slow := kind == "slow"
+		var e Elector
+		var f Force
+		born, died, now := at(-1000), map[peer.ID]float64{}, 0.0
+		room := func(dead []peer.ID, left bool) func(float64) *Input {
+			return func(float64) *Input {
+				in := p.input(who, 100)
+				for i := range in.Candidates {
+					c := &in.Candidates[i]
+					d, was := died[c.Ad.Peer]
+					switch c.Born, c.Said = born, at(now); {
+					case was && kind == "dead":
+						c.Said = at(d + 1)
+					case was && kind == "started anew":
+						c.Born = at(d + 1)
+					}
+					if slices.Contains(dead, c.Ad.Peer) {
+						c.Left, in.Dead[c.Ad.Peer] = left, []peer.ID{p.id("s"), p.id("t")}
+					}
+				}
+				return in
+			}
+		}
+		replaced := func(dead []peer.ID, left bool) (after float64) {
+			for _, d := range dead {
+				died[d] = now
+			}
+			for began := now; now-began < 100; now++ {
+				if p.chair(room(dead, left), &e, &f, now, now+1); !slices.ContainsFunc(dead, f.Lease().Holds) {
+					p.chair(room(nil, false), &e, &f, now+1, now+2)
+					if now += 3; slow {
+						p.chair(room(nil, false), &e, &f, now, now+1)
+					}
+					return now - 3 - began
+				}
+			}
+			t.Fatalf("never replaced: %s of %s", p.show(f.Lease().Ads), who)
+			return 0
+		}
+		p.chair(room(nil, false), &e, &f, 0, 30)
+		now = 30
+		one := func() []peer.ID { return f.Lease().Core()[:1] }
+		for i, want := range []float64{0, 5, 10, 20, 40, 40} {
+			if !slow {
+				want = 0
+			}
+			if got := replaced(one(), false); got != want {
+				t.Errorf("%s: the %d. one after %.0f s, want %.0f", kind, i+1, got, want)
+			}
+		}
+		if got := replaced(f.Lease().Core()[:2], false); got != 0 {
+			t.Errorf("two of three after %.0f s", got)
+		}
+		if got := replaced(one(), true); got != 0 {
+			t.Errorf("who leaves after %.0f s", got)
+		}
+		if now += 200; replaced(one(), false) != 0 {
+			t.Error("the first of another time has to wait")
+		}
+	}
+}
+
 // A chair that has just come to hear nobody at all calls nobody dead: it is more likely that it does not hear.
 func TestAChairThatHearsNobody(t *testing.T) {
 	p := newPeople(t)
-	var e Elector
-	var f Force
-	p.chair(func(float64) *Input { return p.input("abcdef", 100) }, &e, &f, 0, 5)
-	core := f.Lease().Core()
-	lone := func(float64) *Input {
-		i := p.input("abcdef", 100)
-		i.Me, i.First, i.Voters = p.id("m"), false, []peer.ID{p.id("m")}
-		for _, c := range core {
-			i.Dead[c] = i.Voters
+	for _, me := range []string{"h", "m"} {
+		var e Elector
+		var f Force
+		room := func(lone bool, who string) func(float64) *Input {
+			return func(float64) *Input {
+				i := p.input(who, 100)
+				if i.Me, i.First, i.Alone = p.id(me), me == "h", lone; lone {
+					i.Voters = []peer.ID{i.Me}
+				}
+				return i
+			}
 		}
-		return i
-	}
-	e = Elector{} // of another chair
-	if p.chair(lone, &e, &f, 6, 10); !slices.Equal(f.Lease().Core(), core) {
-		t.Errorf("core %s", p.show(f.Lease().Ads))
-	}
-	if p.chair(lone, &e, &f, 10, 16); f.Lease().Holds(core[0]) {
-		t.Errorf("nobody is replaced by who is left: %s", p.show(f.Lease().Ads))
+		p.chair(room(false, "habcdef"), &e, &f, 0, 5)
+		core := f.Lease().Core()
+		if p.chair(room(true, "h"), &e, &f, 5, 34); !slices.Equal(f.Lease().Core(), core) {
+			t.Errorf("%s: core %s", me, p.show(f.Lease().Ads))
+		}
+		if p.chair(room(false, "habcdef"), &e, &f, 34, 36); !slices.Equal(f.Lease().Core(), core) {
+			t.Errorf("%s hears again: core %s", me, p.show(f.Lease().Ads))
+		}
+		if p.chair(room(true, "h"), &e, &f, 36, 80); me == "h" && f.Lease().Holds(core[0]) {
+			t.Errorf("nobody is replaced by who is left: %s", p.show(f.Lease().Ads))
+		}
 	}
 }
 

@@ -30,6 +30,7 @@ type Candidate struct {
 	Here         time.Duration // in the room, by the chair's own clock
 	Order        int           // its place among the living by arrival, 0 first
 	Live         bool          // heard lately, and has not said goodbye
+	Born, Said   time.Time     // the first and the last word of its process, if it is a member
 	Left         bool          // said goodbye
 	Direct       int           // people who reached it by a probe, of those asked
 	Of           int           // who is asked: the others on stage, and if there are none all others

@@ -25,7 +25,7 @@ func newPeople(t *testing.T) *people {
 	p.state = &room.State{
 		Members: map[peer.ID]room.Member{}, Banned: map[peer.ID]bool{}, Removed: map[peer.ID]room.OpID{}, Vouched: map[peer.ID]bool{},
 	}
-	for _, n := range []string{"h", "m", "s", "t", "a", "b", "c", "d", "e", "f", "v", "u", "x", "r"} {
+	for _, n := range []string{"h", "m", "s", "t", "a", "b", "c", "d", "e", "f", "g", "i", "j", "k", "l", "n", "v", "u", "x", "r"} {
 		k, err := identity.Generate()
 		if err != nil {
 			t.Fatal(err)

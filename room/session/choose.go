@@ -65,6 +65,7 @@ func (s *Session) electionInput(now time.Time) *election.Input {
 		}
 	}
 	in.Listeners = in.People - stage
+	in.Alone = !slices.ContainsFunc(here, func(p peer.ID) bool { return p != s.me && now.Sub(s.live[p].seen) < voterFor })
 	in.Candidates = append(in.Candidates, s.communityCandidates(now)...)
 	lease := s.carry.force.Lease()
 	for _, p := range here {
@@ -111,7 +112,7 @@ func (s *Session) memberCandidate(p peer.ID, ad *election.Ad, order int, now tim
 	c := election.Candidate{Ad: ad, Order: order, Live: !s.saysDead(p, now), Measured: -1, Here: now.Sub(s.since)}
 	c.Direct, c.Of = s.directOf(p)
 	if l := s.live[p]; p != s.me && l != nil {
-		c.Here = now.Sub(l.since)
+		c.Here, c.Born, c.Said = now.Sub(l.since), l.born, l.said
 		if lease := s.carry.force.Lease(); (lease == nil || !lease.Holds(p)) && s.isSilent(p, now) {
 			c.Live = false // who may have gone is not begun with
 		}

@@ -37,6 +37,7 @@ const (
 type presence struct {
 	seen          time.Time
 	said          time.Time // its own last presence came then
+	born          time.Time // and the first of its process
 	timeMs        int64     // of its last presence
 	beatMs        int64     // of its last beat
 	reactMs       int64     // of its last reaction
@@ -124,9 +125,10 @@ func (s *Session) expire(now time.Time) {
 			s.dirty = true
 		}
 	}
+	every := s.heardEvery()
 	for id, by := range s.heard {
 		for p, at := range by {
-			if now.Sub(at) > 2*s.heardEvery() {
+			if now.Sub(at) > 2*every {
 				delete(by, p)
 				s.dirty = true
 			}
@@ -204,6 +206,9 @@ func (s *Session) gotPresence(p peer.ID, m *wire.Presence, now time.Time) {
 	}
 	l := s.touch(p, now)
 	fresh, old := l.timeMs == 0, *l
+	if l.instance != string(m.Instance) {
+		l.born = now
+	}
 	l.timeMs, l.instance, l.said = m.TimeMs, string(m.Instance), now
 	prof := identity.Profile{Name: m.Name, Headline: m.Headline}
 	if prof.Validate() == nil {
