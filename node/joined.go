@@ -140,7 +140,7 @@ func (j *joined) run(cfg session.Config) error {
 	j.cancel = cancel
 	j.s = session.New(cfg)
 	j.flow = newFlow(flowConfig{
-		Sign: j.d.key.Sign, Report: j.takeReport, Pulse: func(p overlay.Pulse) { j.s.Link(p) }, Dead: j.links.dead, Log: j.d.log,
+		Sign: j.d.key.Sign, Report: j.takeReport, Pulse: func(p overlay.Pulse) { j.s.Link(overlay.Pulses{p}) }, Dead: j.links.dead, Log: j.d.log,
 		Lied: func(e overlay.Lied) { go j.s.Link(e) }, // it waits for its turn
 	})
 	err := j.openTopics()

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,8 +45,7 @@ type relayRoom struct {
 
 	passed uint64 // forwarded, as reported last; the flow's goroutine
 
-	mu     sync.Mutex // guards pulses
-	pulses map[peer.ID]overlay.Pulse
+	pulses overlay.Newest // since the last turn
 
 	// Owned by run.
 	book     *relayBook
@@ -73,11 +71,11 @@ type relayRoom struct {
 
 func newRelayRoom(c *relays, b *relayBook, by peer.ID, now time.Time) *relayRoom {
 	r := &relayRoom{
-		c: c, id: b.id, by: by, began: now, in: make(chan func(time.Time), relayInbox), done: make(chan struct{}), pulses: map[peer.ID]overlay.Pulse{},
+		c: c, id: b.id, by: by, began: now, in: make(chan func(time.Time), relayInbox), done: make(chan struct{}),
 		book: b, guests: map[peer.ID][]room.InviteID{}, overlay: overlay.New(overlay.Config{Me: c.key.ID(), Room: b.id}), lonely: now, unused: now,
 	}
 	r.flow = newFlow(flowConfig{
-		Sign: c.key.Sign, Report: r.report, Pulse: r.pulse, Dead: func(l mediaLink) { r.links.dead(l) }, Log: c.log,
+		Sign: c.key.Sign, Report: r.report, Pulse: r.pulses.Put, Dead: func(l mediaLink) { r.links.dead(l) }, Log: c.log,
 		Lied: func(e overlay.Lied) { go r.post(func(now time.Time) { r.linkEvent(e, now) }) }, // it waits for its turn
 	})
 	r.links = &relayLinks{
@@ -118,25 +116,6 @@ func (r *relayRoom) report(rep session.Report) {
 	r.up.Store(rep.UpKbps)
 	r.c.forwarded.Add(float64(rep.Forwarded - min(r.passed, rep.Forwarded)))
 	r.passed = rep.Forwarded
-}
-
-// pulse keeps the newest of each peer; it runs on the flow's goroutine.
-func (r *relayRoom) pulse(p overlay.Pulse) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.pulses[p.Peer] = p
-}
-
-// takePulses are those since the last call.
-func (r *relayRoom) takePulses() map[peer.ID]overlay.Pulse {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.pulses) == 0 {
-		return nil // the map stays in use
-	}
-	p := r.pulses
-	r.pulses = make(map[peer.ID]overlay.Pulse, len(p))
-	return p
 }
 
 // run carries the room until nobody needs it, or the node stops.
@@ -194,8 +173,8 @@ func (r *relayRoom) shut() {
 
 // tend does what is due, and tells the media path, the children and the overlay what is new.
 func (r *relayRoom) tend(now time.Time) {
-	for _, p := range r.takePulses() {
-		r.step(p, now)
+	if seen := r.pulses.Take(); seen != nil {
+		r.step(seen, now)
 	}
 	if !r.fresh || now.Sub(r.tended) >= relayTend {
 		r.tended = now

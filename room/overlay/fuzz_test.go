@@ -44,7 +44,7 @@ func FuzzStep(f *testing.F) {
 		}
 		o, now := New(Config{Me: me}), simStart
 		events := []Event{Situation{Slots: 2}, Leased{w.roomless().leaseOf(t, "")}, Linked{peer}, Got{Peer: peer, Record: &r}, Got{Peer: peer, Record: &r}}
-		events = append(events, Pulse{Peer: peer, Last: now, Level: level, Path: [][]byte{hop, hop}}, Unlinked{peer}, Got{Peer: peer, Record: &r})
+		events = append(events, Pulses{{Peer: peer, Last: now, Level: level, Path: [][]byte{hop, hop}}}, Unlinked{peer}, Got{Peer: peer, Record: &r})
 		for _, e := range events {
 			now = now.Add(50 * time.Millisecond)
 			for _, a := range o.Step(e, now) {

@@ -154,8 +154,10 @@ func (o *Overlay) Step(e Event, now time.Time) []Action {
 		o.linked(e.Peer)
 	case Unlinked:
 		o.unlinked(e.Peer)
-	case Pulse:
-		o.pulse(&e)
+	case Pulses:
+		for i := range e {
+			o.pulse(&e[i])
+		}
 	case Lied:
 		o.lied(&e)
 	case Got:

@@ -69,7 +69,7 @@ func TestWhoStoodStillBlamesNobody(t *testing.T) {
 	admits(o, only, Single, now)
 	for range 3 {
 		now = now.Add(200 * time.Millisecond)
-		o.Step(Pulse{Peer: only, Last: now, Tick: uint64(now.UnixMilli())}, now)
+		o.Step(Pulses{{Peer: only, Last: now, Tick: uint64(now.UnixMilli())}}, now)
 	}
 	now = now.Add(5 * time.Second)
 	o.Step(nil, now)

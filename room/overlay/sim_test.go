@@ -375,7 +375,7 @@ func (n *simNode) ping(p peer.ID) {
 	m := n.w.byID[p]
 	n.w.after(2*n.w.delay(n.i, m.i), n.while(n.life, func() {
 		if m.alive && m.links[n.id] && n.links[p] && !n.w.still {
-			n.step(Pulse{Peer: p, Last: n.w.now(), Tick: n.ticks[p]})
+			n.step(Pulses{{Peer: p, Last: n.w.now(), Tick: n.ticks[p]}})
 		}
 	}))
 }
@@ -493,7 +493,7 @@ func (n *simNode) beat(m *simNode, tick uint64, level uint32, path [][]byte, new
 	if !n.from[m.id] {
 		if now.Sub(n.pulseOf[m.id]) >= time.Second {
 			n.pulseOf[m.id] = now
-			n.step(Pulse{Peer: m.id, Last: now})
+			n.step(Pulses{{Peer: m.id, Last: now}})
 		}
 		return
 	}
@@ -504,7 +504,7 @@ func (n *simNode) beat(m *simNode, tick uint64, level uint32, path [][]byte, new
 			ahead = max(ahead, time.Duration(c-mine)*simTick)
 		}
 	}
-	n.step(Pulse{Peer: m.id, Last: now, Tick: tick, Level: level, Path: path, Ahead: ahead})
+	n.step(Pulses{{Peer: m.id, Last: now, Tick: tick, Level: level, Path: path, Ahead: ahead}})
 }
 
 // talk sends one frame of mine.

@@ -2,7 +2,6 @@ package session
 
 import (
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -64,12 +63,14 @@ const (
 // situationEvery is how often the overlay hears the situation although nothing was seen to change.
 const situationEvery = time.Second
 
-// Link tells what happened to a media link: a Pulse never blocks and may be lost; the others wait for their turn, except
+// Link tells what happened to a media link: Pulses never block, and are read with the next turn; the others wait for theirs, except
 // records beyond what one peer may send, which are dropped. Sources are what the other side of a new link said of its own.
 // Any goroutine.
 func (s *Session) Link(e overlay.Event, sources ...*wire.Signed) {
-	if p, ok := e.(overlay.Pulse); ok {
-		s.pulse(p)
+	if all, ok := e.(overlay.Pulses); ok {
+		for _, p := range all {
+			s.pulses.Put(p)
+		}
 		return
 	}
 	if g, ok := e.(overlay.Got); ok && !s.flood.allow(g.Peer, linkRecords, time.Now()) {
@@ -79,39 +80,6 @@ func (s *Session) Link(e overlay.Event, sources ...*wire.Signed) {
 	select {
 	case s.in <- f:
 	case <-s.done:
-	}
-}
-
-// pulses are the newest of each peer that the session has not seen yet: however many come, they take one place in its inbox.
-type pulses struct {
-	mu    sync.Mutex
-	of    map[peer.ID]overlay.Pulse
-	asked bool
-}
-
-// maxPulses bounds the peers of one turn: more links than a daemon holds.
-const maxPulses = 1024
-
-func (s *Session) pulse(p overlay.Pulse) {
-	s.pulses.mu.Lock()
-	defer s.pulses.mu.Unlock()
-	if s.pulses.of == nil {
-		s.pulses.of = map[peer.ID]overlay.Pulse{}
-	}
-	if _, known := s.pulses.of[p.Peer]; known || len(s.pulses.of) < maxPulses {
-		s.pulses.of[p.Peer] = p
-	}
-	s.pulses.asked = s.pulses.asked || s.post(s.takePulses)
-}
-
-func (s *Session) takePulses() {
-	s.pulses.mu.Lock()
-	all := s.pulses.of
-	s.pulses.of, s.pulses.asked = nil, false
-	s.pulses.mu.Unlock()
-	now := time.Now()
-	for _, p := range sortedKeys(all) {
-		s.linkEvent(all[p], nil, now)
 	}
 }
 
@@ -176,9 +144,23 @@ func (s *Session) judgeJoin(g *overlay.Got, now time.Time) {
 	}
 }
 
-// step feeds the overlay and does what it says.
+// step feeds the overlay, of what the media path saw first, and does what it says.
 func (s *Session) step(e overlay.Event, now time.Time) {
-	for _, a := range s.carry.overlay.Step(e, now) {
+	seen := s.pulses.Take()
+	if seen != nil {
+		s.follow(s.carry.overlay.Step(seen, now), now)
+	}
+	if e != nil || seen == nil {
+		s.follow(s.carry.overlay.Step(e, now), now)
+	}
+	if pl := s.carry.overlay.Plan(); pl != s.plan.Plan {
+		s.dirty = true
+	}
+	s.carry.wake = s.carry.overlay.Next()
+}
+
+func (s *Session) follow(actions []overlay.Action, now time.Time) {
+	for _, a := range actions {
 		switch a := a.(type) {
 		case overlay.Tell:
 			s.fillAdmit(a.Record, now)
@@ -194,10 +176,6 @@ func (s *Session) step(e overlay.Event, now time.Time) {
 			s.object(a.Peer, now)
 		}
 	}
-	if pl := s.carry.overlay.Plan(); pl != s.plan.Plan {
-		s.dirty = true
-	}
-	s.carry.wake = s.carry.overlay.Next()
 }
 
 // fillAdmit adds the sources of those on stage to an ADMIT, as many as fit.

@@ -62,7 +62,7 @@ type Session struct {
 
 	shared atomic.Pointer[shared] // what validators read
 	flood  flood                  // what they let by
-	pulses pulses                 // of links, not taken yet
+	pulses overlay.Newest         // of links, not taken yet
 
 	watchMu  sync.Mutex
 	watchers map[int]func(Event)
