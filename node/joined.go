@@ -138,9 +138,10 @@ func (d *daemon) start(ctx context.Context, e entry) (*joined, error) {
 func (j *joined) run(cfg session.Config) error {
 	ctx, cancel := context.WithCancel(j.d.ctx)
 	j.cancel = cancel
+	cfg.Pulses = new(overlay.Newest)
 	j.s = session.New(cfg)
 	j.flow = newFlow(flowConfig{
-		Sign: j.d.key.Sign, Report: j.takeReport, Pulse: func(p overlay.Pulse) { j.s.Link(overlay.Pulses{p}) }, Dead: j.links.dead, Log: j.d.log,
+		Sign: j.d.key.Sign, Report: j.takeReport, Pulse: cfg.Pulses.Put, Dead: j.links.dead, Log: j.d.log,
 		Lied: func(e overlay.Lied) { go j.s.Link(e) }, // it waits for its turn
 	})
 	err := j.openTopics()

@@ -173,9 +173,6 @@ func (r *relayRoom) shut() {
 
 // tend does what is due, and tells the media path, the children and the overlay what is new.
 func (r *relayRoom) tend(now time.Time) {
-	if seen := r.pulses.Take(); seen != nil {
-		r.step(seen, now)
-	}
 	if !r.fresh || now.Sub(r.tended) >= relayTend {
 		r.tended = now
 		r.load(now)
@@ -274,7 +271,7 @@ func (r *relayRoom) quit(now time.Time, within time.Duration) {
 
 // step feeds the overlay and does what it says.
 func (r *relayRoom) step(e overlay.Event, now time.Time) {
-	for _, a := range r.overlay.Step(e, now) {
+	for _, a := range r.overlay.Step(e, now, r.pulses.Take()...) {
 		switch a := a.(type) {
 		case overlay.Tell:
 			r.tell(a)

@@ -30,10 +30,12 @@ const (
 	forgetFlaps = 2 * time.Hour
 	waryFor     = 20 * time.Second // after a death that only the chair saw
 	deafFor     = 30 * time.Second // without a word of anybody
+	deafStays   = 5 * time.Second  // and after the first word, until all may have spoken again
+	absent      = 2 * time.Second  // who did not choose for so long did not listen
 	lateWord    = 2 * time.Second  // the word of a dead one may come so late
-	holdFirst   = 5 * time.Second  // nobody is replaced for being dead after one was called so by mistake, doubled
-	holdMost    = 40 * time.Second // up to this
-	holdForgets = 2 * time.Minute  // until the last does not count any more
+	holdFor     = 8 * time.Second  // nobody is replaced for being dead after one was called so by mistake; less than objections count
+	holdAgain   = 10 * time.Second // and after that, until the next mistake matters
+	mistakeIn   = 30 * time.Second // after this a word is no answer to having been called dead
 )
 
 // Input is what a chair knows when it chooses.
@@ -48,6 +50,7 @@ type Input struct {
 	Voters     []peer.ID             // stage and core, those heard lately
 	Dead       map[peer.ID][]peer.ID // who says that this core member does not serve
 	Parted     bool                  // in the mesh two people cannot hear each other, and nobody there can help
+	Gone       []peer.ID             // said goodbye lately, and are not here again
 	Alone      bool                  // nobody at all has been heard lately
 
 	wary       bool // its own eyes are not enough
@@ -70,8 +73,10 @@ type Elector struct {
 	replaced  time.Time             // when one was last replaced for a better one
 	spare     time.Time             // since when the core has been larger than needed
 	alone     time.Time             // when I last called one dead whom nobody else missed
+	looked    time.Time             // when I last chose
 	heard     time.Time             // when anybody was last heard
-	hold      cooling               // of replacing the dead, since one was not
+	deaf      time.Time             // when I last heard nobody
+	hold      time.Time             // until then the dead wait, since one was not
 	cool      map[peer.ID]cooling
 	wasInCore map[peer.ID]bool
 }
@@ -138,7 +143,7 @@ func (e *Elector) Elect(in *Input, f *Force, now time.Time) (out Outcome) {
 	}
 	out.Ads = inOrder(core, old)
 	out.Unvouched = unvouched
-	if old != nil && slices.ContainsFunc(old.Ads, func(a *Ad) bool { return in.First && in.dead(a.Peer) && !in.against(a.Peer) }) {
+	if old != nil && slices.ContainsFunc(old.Ads, func(a *Ad) bool { return in.First && in.dead(a.Peer) && !in.left(a.Peer) && !in.against(a.Peer) }) {
 		e.alone = now
 	}
 	e.remember(core)
@@ -146,42 +151,43 @@ func (e *Elector) Elect(in *Input, f *Force, now time.Time) (out Outcome) {
 }
 
 // doubt is of the chair's own eyes. Who has found one dead that nobody else misses may be slow itself: for a while it needs the
-// others. And who has come to hear nobody at all is most likely the one who does not hear, and nobody hears what it would change.
+// others. And who has come to hear nobody at all is most likely the one who does not hear, and nobody hears what it would change;
+// when the first is heard again, the others are not dead for that.
 func (e *Elector) doubt(in *Input, now time.Time) {
 	in.wary = now.Sub(e.alone) < waryFor
-	if !in.Alone || e.heard.IsZero() {
+	if !in.Alone || now.Sub(e.looked) >= absent {
 		e.heard = now
 	}
-	in.deaf = in.Alone && now.Sub(e.heard) < deafFor
+	e.looked = now
+	if in.Alone && now.Sub(e.heard) < deafFor {
+		e.deaf = now
+	}
+	in.deaf = now.Sub(e.deaf) < deafStays
 }
 
 // mistakes finds who was called dead and has said something since, in the same life: then all is slow, and whoever is dead next
-// may be no more so. Each change of the core moves many and makes all slower, so for a while, each time twice as long, the
-// dead are not replaced as long as two others of the core serve: whoever hears by one of them has another parent meanwhile.
+// may be no more so. Each change of the core moves many and makes all slower, so for a while the dead are not replaced as long
+// as two others of the core serve: whoever hears by one of them has another parent meanwhile. Objections outlive the wait.
 func (e *Elector) mistakes(in *Input, now time.Time) {
 	found := false
 	for i := range in.Candidates {
 		c := &in.Candidates[i]
 		cool, was := e.cool[c.Ad.Peer]
 		died := cool.until.Add(-cool.last)
-		if was && !cool.mistaken && c.Born.Before(died) && c.Said.Sub(died) >= lateWord {
+		after := c.Said.Sub(died)
+		if was && !cool.mistaken && !c.Born.IsZero() && c.Born.Before(died) && after >= lateWord && after < mistakeIn {
 			cool.mistaken, found = true, true
 			e.cool[c.Ad.Peer] = cool
 		}
 	}
-	if !found {
-		return
+	if found && now.Sub(e.hold) >= holdAgain {
+		e.hold = now.Add(holdFor)
 	}
-	if now.Sub(e.hold.until) > holdForgets {
-		e.hold.last = 0
-	}
-	e.hold.last = min(max(2*e.hold.last, holdFirst), holdMost)
-	e.hold.until = now.Add(e.hold.last)
 }
 
 // holds tells whether the dead have to wait.
 func (e *Elector) holds(in *Input, old *Lease, now time.Time) bool {
-	if old == nil || !now.Before(e.hold.until) {
+	if old == nil || !now.Before(e.hold) {
 		return false
 	}
 	serve := 0
@@ -275,7 +281,7 @@ func (e *Elector) kept(in *Input, f *Force, cs []*Candidate, size int, now time.
 			core = append(core, c)
 		}
 	}
-	if !in.First || in.wary || in.held || in.deaf { // not heard of by me, but nobody else complains, or it has to wait
+	if !in.First || in.wary || in.held { // not heard of by me, but nobody else complains, or it has to wait
 		core = keepUnseen(in, old, core)
 	}
 	if len(core) <= size || merging {
@@ -324,7 +330,7 @@ func (in *Input) dead(p peer.ID) bool {
 }
 
 func (in *Input) left(p peer.ID) bool {
-	return slices.ContainsFunc(in.Candidates, func(c Candidate) bool { return c.Ad.Peer == p && c.Left })
+	return slices.Contains(in.Gone, p)
 }
 
 // against tells whether most of stage and core object to p.

@@ -29,9 +29,8 @@ type Candidate struct {
 	Ad           *Ad
 	Here         time.Duration // in the room, by the chair's own clock
 	Order        int           // its place among the living by arrival, 0 first
-	Live         bool          // heard lately, and has not said goodbye
+	Live         bool          // heard lately
 	Born, Said   time.Time     // the first and the last word of its process, if it is a member
-	Left         bool          // said goodbye
 	Direct       int           // people who reached it by a probe, of those asked
 	Of           int           // who is asked: the others on stage, and if there are none all others
 	Reservations int           // members with a circuit reservation there
@@ -60,7 +59,7 @@ func share(x, of float64) float64 { return max(0, min(x/of, 1)) }
 
 // willing tells whether c can serve at all: by the ledger, by its own word, alive.
 func (c *Candidate) willing(s *room.State) bool {
-	return c.Live && !c.Left && c.Ad.Slots > 0 && c.Ad.Flags&(Metered|OnBattery) == 0 && mayServe(c.Ad, s) == nil
+	return c.Live && c.Ad.Slots > 0 && c.Ad.Flags&(Metered|OnBattery) == 0 && mayServe(c.Ad, s) == nil
 }
 
 // eligible tells whether c may be chosen without resort to the ladder below.

@@ -68,7 +68,7 @@ func (o *Overlay) tendEqual(p peer.ID, slow time.Duration) {
 		e.missed, e.last = time.Time{}, o.now
 	}
 	if o.now.Sub(e.last) >= slow*silenceLimit {
-		o.gaveUp()
+		o.gaveUp(p)
 		e.cut, o.plan = o.now.Add(retryFirst), nil
 		delete(o.links, p)
 		delete(o.kids, p)

@@ -40,9 +40,6 @@ type Linked struct{ Peer peer.ID }
 // Unlinked says that it ended, or that it could not be opened.
 type Unlinked struct{ Peer peer.ID }
 
-// Pulses is what the media path saw of peers since the last time, the newest of each.
-type Pulses []Pulse
-
 // Pulse is what the media path saw of a peer: of a parent at each heartbeat, of others about once a second.
 type Pulse struct {
 	Peer  peer.ID
@@ -82,7 +79,6 @@ func (Situation) event() {}
 func (Leased) event()    {}
 func (Linked) event()    {}
 func (Unlinked) event()  {}
-func (Pulses) event()    {}
 func (Lied) event()      {}
 func (Got) event()       {}
 func (Found) event()     {}

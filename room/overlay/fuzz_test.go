@@ -44,10 +44,13 @@ func FuzzStep(f *testing.F) {
 		}
 		o, now := New(Config{Me: me}), simStart
 		events := []Event{Situation{Slots: 2}, Leased{w.roomless().leaseOf(t, "")}, Linked{peer}, Got{Peer: peer, Record: &r}, Got{Peer: peer, Record: &r}}
-		events = append(events, Pulses{{Peer: peer, Last: now, Level: level, Path: [][]byte{hop, hop}}}, Unlinked{peer}, Got{Peer: peer, Record: &r})
+		events = append(events, nil, Unlinked{peer}, Got{Peer: peer, Record: &r})
 		for _, e := range events {
-			now = now.Add(50 * time.Millisecond)
-			for _, a := range o.Step(e, now) {
+			var seen []Pulse
+			if now = now.Add(50 * time.Millisecond); e == nil {
+				seen = []Pulse{{Peer: peer, Last: now, Level: level, Path: [][]byte{hop, hop}}}
+			}
+			for _, a := range o.Step(e, now, seen...) {
 				if a, ok := a.(Tell); ok && a.Record == nil {
 					t.Fatal("an empty record")
 				}

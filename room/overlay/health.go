@@ -82,7 +82,7 @@ func (o *Overlay) health() {
 			!p.doubt.IsZero() && p.last.Before(p.doubt) && o.now.Sub(p.doubt) >= slow*pongTime:
 			o.bye(id, leaveChild, 0)
 			o.drop(id, true)
-			o.gaveUp()
+			o.gaveUp(id)
 		case silent >= missedBeats*heartbeat || !p.behind.IsZero():
 			o.suspect(id, p)
 		case !p.doubt.IsZero():
@@ -92,24 +92,32 @@ func (o *Overlay) health() {
 }
 
 // patience is how many times longer than usual a parent may be silent before it is given up: twice as long for each that was
-// given up lately. Where machines or lines are so slow that parents fall silent one after the other, none is better than the
-// last, and to go from one to the next is work that makes all of them slower. A doubt comes as early as ever.
+// given up lately, one that was so again and again counting once. Where machines or lines are so slow that parents fall silent
+// one after the other, none is better than the last, and to go from one to the next is work that makes all of them slower. A
+// doubt comes as early as ever.
 func (o *Overlay) patience() time.Duration {
 	if o.now.Sub(o.lostAt) >= calmAfter {
-		o.losses = 0
+		clear(o.given)
 	}
-	return 1 << min(o.losses, maxLosses)
+	return 1 << min(len(o.given), maxLosses)
 }
 
-// gaveUp counts a loss; several at one moment are one.
-func (o *Overlay) gaveUp() {
-	if o.now.After(o.lostAt) {
-		o.losses, o.lostAt = o.losses+1, o.now
+// gaveUp notes a loss; several at one moment are one.
+func (o *Overlay) gaveUp(id peer.ID) {
+	if o.now.After(o.lostAt) && !o.given[id] {
+		o.given[id], o.lostAt = true, o.now
 	}
 }
 
-// forgive takes a time in which I stood still myself for one in which nobody was to be heard.
+// forgive takes a time in which I stood still myself for one in which nobody was to be heard, but not for ever.
 func (o *Overlay) forgive(stood time.Duration) {
+	if stood < stoodStill {
+		o.stood = 0
+		return
+	}
+	if o.stood++; o.stood > maxStood {
+		return
+	}
 	shift := func(t *time.Time) {
 		if !t.IsZero() {
 			*t = t.Add(min(stood, o.now.Sub(*t)))

@@ -31,7 +31,7 @@ func (n *Newest) Put(p Pulse) {
 }
 
 // Take is what came since the last call, in the order of ids; nil if nothing did.
-func (n *Newest) Take() Pulses {
+func (n *Newest) Take() []Pulse {
 	n.mu.Lock()
 	all := n.of
 	n.of = nil

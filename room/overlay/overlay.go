@@ -57,7 +57,8 @@ const (
 	liarFor       = 10 * time.Minute
 	liarAlone     = 5 * time.Second        // without any parent: a liar is better than silence
 	stoodStill    = 600 * time.Millisecond // without a Step: I was not looking
-	maxLosses     = 3                      // parents given up lately that make more patient
+	maxStood      = 5                      // so many times in a row, that is forgiven
+	maxLosses     = 2                      // parents given up lately that make more patient
 	maxSlow       = 3                      // silences of a candidate that make more patient
 	calmAfter     = 20 * time.Second       // and how long without such a loss until it counts no more
 )
@@ -95,11 +96,12 @@ type Overlay struct {
 	liars   map[peer.ID]time.Time // are no parents until then
 	found   []peer.ID
 
-	lostAt  time.Time // when a parent was given up last
-	losses  int       // how many were, one soon after the other
-	vain    int       // attempts to get one since the last that succeeded, of which nobody said a word
-	began   time.Time // the last attempt
-	orphan  time.Time // without an active parent since; zero: not
+	lostAt  time.Time        // when a parent was given up last
+	given   map[peer.ID]bool // who were, one soon after the other
+	stood   int              // how often in a row I stood still
+	vain    int              // attempts to get one since the last that succeeded, of which nobody said a word
+	began   time.Time        // the last attempt
+	orphan  time.Time        // without an active parent since; zero: not
 	finding time.Time
 	moved   time.Time // when a better silent parent was last looked for
 	clean   time.Time // an active parent is fine since; zero: not
@@ -134,16 +136,18 @@ func New(cfg Config) *Overlay {
 	return &Overlay{
 		cfg: cfg, short: identity.ShortID(cfg.Me), links: map[peer.ID]time.Time{}, pending: map[peer.ID]time.Time{}, waiting: map[peer.ID]time.Time{}, lookout: map[peer.ID]bool{},
 		parents: map[peer.ID]*parent{}, kids: map[peer.ID]*child{}, mesh: map[peer.ID]*neighbour{},
-		helpers: map[peer.ID]*helper{}, helped: map[peer.ID][]peer.ID{}, former: map[peer.ID]time.Time{}, peers: map[peer.ID]*equal{}, known: map[peer.ID]*failures{}, liars: map[peer.ID]time.Time{},
+		helpers: map[peer.ID]*helper{}, helped: map[peer.ID][]peer.ID{}, former: map[peer.ID]time.Time{}, peers: map[peer.ID]*equal{}, known: map[peer.ID]*failures{}, liars: map[peer.ID]time.Time{}, given: map[peer.ID]bool{},
 	}
 }
 
-// Step takes an event, nil when only time has passed, and returns what to do. The plan may have changed.
-func (o *Overlay) Step(e Event, now time.Time) []Action {
+// Step takes an event, nil when only time has passed, and what the media path saw since the last call, the newest of each peer;
+// it returns what to do. The plan may have changed.
+func (o *Overlay) Step(e Event, now time.Time, seen ...Pulse) []Action {
 	stood := now.Sub(o.now)
 	o.now, o.out = now, nil
-	if stood >= stoodStill {
-		o.forgive(stood)
+	o.forgive(stood)
+	for i := range seen {
+		o.pulse(&seen[i])
 	}
 	switch e := e.(type) {
 	case Situation:
@@ -154,10 +158,6 @@ func (o *Overlay) Step(e Event, now time.Time) []Action {
 		o.linked(e.Peer)
 	case Unlinked:
 		o.unlinked(e.Peer)
-	case Pulses:
-		for i := range e {
-			o.pulse(&e[i])
-		}
 	case Lied:
 		o.lied(&e)
 	case Got:

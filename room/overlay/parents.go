@@ -101,12 +101,12 @@ func (o *Overlay) search() {
 			if p.mode.active() && !p.suspect() {
 				flowing++
 			}
-			if p.undecided() {
+			if p.undecided() && o.fit(id) {
 				doubted++
 			}
 		case active == 0:
 			o.drop(id, false)
-		case o.now.Sub(p.began) >= p.slow*attemptEnds, !p.asked.IsZero() && o.now.Sub(p.asked) >= p.slow*answerEnds: // not a word
+		case p.asked.IsZero() && o.now.Sub(p.began) >= min(p.slow, 2)*attemptEnds, !p.asked.IsZero() && o.now.Sub(p.asked) >= p.slow*answerEnds: // not a word
 			o.drop(id, false)
 			o.unheard(id)
 			if p.slow > 1 && o.lease != nil && o.lease.Holds(id) { // once may be chance, or haste
@@ -123,6 +123,9 @@ func (o *Overlay) search() {
 		o.orphan, o.finding = time.Time{}, time.Time{}
 	} else if o.orphan.IsZero() {
 		o.orphan = o.now
+	}
+	if good >= active+warm {
+		o.vain = 0 // whoever was asked in vain was not needed
 	}
 	if good >= active || doubted > 1 { // there is time to see what becomes of them; of several at once it is hardly they who are silent
 		good += doubted
@@ -277,6 +280,7 @@ func (o *Overlay) redirected(id peer.ID, ads []*wire.Signed, lease *wire.Signed,
 		return
 	}
 	redirects := p.redirects
+	o.failure(id).mute, o.vain = 0, 0
 	if p.held { // the answer to a change of feed
 		p.mode, p.counts, p.full, o.plan = Warm, false, o.now.Add(retry), nil
 		p.told = feed{mode: Warm}

@@ -69,7 +69,7 @@ func TestWhoStoodStillBlamesNobody(t *testing.T) {
 	admits(o, only, Single, now)
 	for range 3 {
 		now = now.Add(200 * time.Millisecond)
-		o.Step(Pulses{{Peer: only, Last: now, Tick: uint64(now.UnixMilli())}}, now)
+		o.Step(nil, now, Pulse{Peer: only, Last: now, Tick: uint64(now.UnixMilli())})
 	}
 	now = now.Add(5 * time.Second)
 	o.Step(nil, now)
@@ -82,6 +82,42 @@ func TestWhoStoodStillBlamesNobody(t *testing.T) {
 	}
 	if slices.ContainsFunc(o.Parents(), func(p Parent) bool { return p.Mode.active() }) {
 		t.Error("a parent that stays silent was kept")
+	}
+}
+
+// Who stands still each time looks at them for all that, in the end.
+func TestStandingStillIsNotForgivenForEver(t *testing.T) {
+	only := simKey(t, 1, 1).ID()
+	o, now := childOf(t, only)
+	admits(o, only, Single, now)
+	for range 2 * maxStood {
+		now = now.Add(stoodStill)
+		o.Step(nil, now)
+	}
+	if slices.ContainsFunc(o.Parents(), func(p Parent) bool { return p.Peer == only && p.Mode.active() && !p.Suspect }) {
+		t.Error("a parent that stays silent is not doubted")
+	}
+}
+
+// One that fails again and again makes no more patient with the others than if it had failed once.
+func TestOneThatFailsAgainAndAgain(t *testing.T) {
+	only := simKey(t, 1, 1).ID()
+	o, now := childOf(t, only)
+	for range 5 {
+		now = now.Add(3 * time.Second)
+		o.Step(nil, now)
+		o.gaveUp(only)
+	}
+	if o.patience() != 2 {
+		t.Errorf("patience is %d", o.patience())
+	}
+	o.now = now.Add(time.Second)
+	if o.gaveUp(simKey(t, 1, 2).ID()); o.patience() != 4 {
+		t.Errorf("after another patience is %d", o.patience())
+	}
+	o.now = o.now.Add(calmAfter)
+	if o.patience() != 1 {
+		t.Errorf("when all is calm patience is %d", o.patience())
 	}
 }
 

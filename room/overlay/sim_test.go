@@ -298,11 +298,11 @@ func (n *simNode) ad() *election.Ad {
 // step feeds the overlay and does what it says.
 var dbgHook = func(*simNode, string, any) {}
 
-func (n *simNode) step(e Event) {
+func (n *simNode) step(e Event, seen ...Pulse) {
 	if e != nil {
 		dbgHook(n, "ev", e)
 	}
-	for _, a := range n.o.Step(e, n.w.now()) {
+	for _, a := range n.o.Step(e, n.w.now(), seen...) {
 		dbgHook(n, "  do", a)
 		switch a := a.(type) {
 		case Tell:
@@ -375,7 +375,7 @@ func (n *simNode) ping(p peer.ID) {
 	m := n.w.byID[p]
 	n.w.after(2*n.w.delay(n.i, m.i), n.while(n.life, func() {
 		if m.alive && m.links[n.id] && n.links[p] && !n.w.still {
-			n.step(Pulses{{Peer: p, Last: n.w.now(), Tick: n.ticks[p]}})
+			n.step(nil, Pulse{Peer: p, Last: n.w.now(), Tick: n.ticks[p]})
 		}
 	}))
 }
@@ -493,7 +493,7 @@ func (n *simNode) beat(m *simNode, tick uint64, level uint32, path [][]byte, new
 	if !n.from[m.id] {
 		if now.Sub(n.pulseOf[m.id]) >= time.Second {
 			n.pulseOf[m.id] = now
-			n.step(Pulses{{Peer: m.id, Last: now}})
+			n.step(nil, Pulse{Peer: m.id, Last: now})
 		}
 		return
 	}
@@ -504,7 +504,7 @@ func (n *simNode) beat(m *simNode, tick uint64, level uint32, path [][]byte, new
 			ahead = max(ahead, time.Duration(c-mine)*simTick)
 		}
 	}
-	n.step(Pulses{{Peer: m.id, Last: now, Tick: tick, Level: level, Path: path, Ahead: ahead}})
+	n.step(nil, Pulse{Peer: m.id, Last: now, Tick: tick, Level: level, Path: path, Ahead: ahead})
 }
 
 // talk sends one frame of mine.

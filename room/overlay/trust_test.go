@@ -159,7 +159,7 @@ func TestNoLoop(t *testing.T) {
 	at := now
 	for range 12 {
 		at = at.Add(100 * time.Millisecond)
-		o.Step(Pulses{{Peer: me, Last: at, Tick: 5, Path: [][]byte{mine[:]}}}, at)
+		o.Step(nil, at, Pulse{Peer: me, Last: at, Tick: 5, Path: [][]byte{mine[:]}})
 	}
 	if len(o.Parents()) != 0 {
 		t.Error("a parent whose tick stands still is kept")

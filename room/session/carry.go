@@ -37,6 +37,7 @@ type carry struct {
 	probed  map[peer.ID]time.Time // tried, when
 	probing int
 	dead    map[peer.ID]map[peer.ID]time.Time // who says that it does not serve, by subject
+	leavers map[peer.ID]time.Time             // of the core: said goodbye, when
 	leases  map[[32]byte]time.Time            // judged, when: a copy is not judged again soon
 	parted  time.Time                         // since when two people here cannot hear each other
 	helpers map[peer.ID]*community            // community nodes that I, as chair, keep told
@@ -49,7 +50,7 @@ type carry struct {
 func newCarry(cfg *Config, me peer.ID) carry {
 	return carry{
 		overlay: overlay.New(overlay.Config{Me: me, Room: cfg.Room}), linked: map[peer.ID]time.Time{}, trails: map[peer.ID]trail{}, ads: map[peer.ID]*election.Ad{},
-		direct: map[peer.ID]time.Time{}, probed: map[peer.ID]time.Time{}, dead: map[peer.ID]map[peer.ID]time.Time{}, leases: map[[32]byte]time.Time{},
+		direct: map[peer.ID]time.Time{}, probed: map[peer.ID]time.Time{}, dead: map[peer.ID]map[peer.ID]time.Time{}, leases: map[[32]byte]time.Time{}, leavers: map[peer.ID]time.Time{},
 		helpers: map[peer.ID]*community{}, digest: digestState{issued: map[peer.ID]int64{}},
 	}
 }
@@ -63,16 +64,9 @@ const (
 // situationEvery is how often the overlay hears the situation although nothing was seen to change.
 const situationEvery = time.Second
 
-// Link tells what happened to a media link: Pulses never block, and are read with the next turn; the others wait for theirs, except
-// records beyond what one peer may send, which are dropped. Sources are what the other side of a new link said of its own.
-// Any goroutine.
+// Link tells what happened to a media link. It waits for its turn, but records beyond what one peer may send are dropped.
+// Sources are what the other side of a new link said of its own. Any goroutine.
 func (s *Session) Link(e overlay.Event, sources ...*wire.Signed) {
-	if all, ok := e.(overlay.Pulses); ok {
-		for _, p := range all {
-			s.pulses.Put(p)
-		}
-		return
-	}
 	if g, ok := e.(overlay.Got); ok && !s.flood.allow(g.Peer, linkRecords, time.Now()) {
 		return // an honest peer tells a few in a second; each may cost signatures
 	}
@@ -146,12 +140,8 @@ func (s *Session) judgeJoin(g *overlay.Got, now time.Time) {
 
 // step feeds the overlay, of what the media path saw first, and does what it says.
 func (s *Session) step(e overlay.Event, now time.Time) {
-	seen := s.pulses.Take()
-	if seen != nil {
-		s.follow(s.carry.overlay.Step(seen, now), now)
-	}
-	if e != nil || seen == nil {
-		s.follow(s.carry.overlay.Step(e, now), now)
+	for _, a := range s.carry.overlay.Step(e, now, s.cfg.Pulses.Take()...) {
+		s.do(a, now)
 	}
 	if pl := s.carry.overlay.Plan(); pl != s.plan.Plan {
 		s.dirty = true
@@ -159,22 +149,20 @@ func (s *Session) step(e overlay.Event, now time.Time) {
 	s.carry.wake = s.carry.overlay.Next()
 }
 
-func (s *Session) follow(actions []overlay.Action, now time.Time) {
-	for _, a := range actions {
-		switch a := a.(type) {
-		case overlay.Tell:
-			s.fillAdmit(a.Record, now)
-			s.cfg.Ports.Tell(a.Peer, a.Record)
-			s.digestFor(a)
-		case overlay.Ping:
-			s.cfg.Ports.Ping(a.Peer)
-		case overlay.Find:
-			s.findParents()
-		case overlay.Learn:
-			s.learn(&a, now)
-		case overlay.Dead:
-			s.object(a.Peer, now)
-		}
+func (s *Session) do(a overlay.Action, now time.Time) {
+	switch a := a.(type) {
+	case overlay.Tell:
+		s.fillAdmit(a.Record, now)
+		s.cfg.Ports.Tell(a.Peer, a.Record)
+		s.digestFor(a)
+	case overlay.Ping:
+		s.cfg.Ports.Ping(a.Peer)
+	case overlay.Find:
+		s.findParents()
+	case overlay.Learn:
+		s.learn(&a, now)
+	case overlay.Dead:
+		s.object(a.Peer, now)
 	}
 }
 

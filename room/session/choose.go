@@ -17,6 +17,7 @@ import (
 const (
 	deadFor     = 10 * time.Second   // an objection counts this long
 	voterFor    = 2 * presencePeriod // without a word, until a voice counts no more
+	leaverFor   = time.Minute        // who said goodbye is dead at once so long
 	partedAfter = 5 * time.Second    // two people without a link, and nobody who could help
 )
 
@@ -66,6 +67,7 @@ func (s *Session) electionInput(now time.Time) *election.Input {
 	}
 	in.Listeners = in.People - stage
 	in.Alone = !slices.ContainsFunc(here, func(p peer.ID) bool { return p != s.me && now.Sub(s.live[p].seen) < voterFor })
+	in.Gone = s.leftCore(now)
 	in.Candidates = append(in.Candidates, s.communityCandidates(now)...)
 	lease := s.carry.force.Lease()
 	for _, p := range here {
@@ -81,6 +83,19 @@ func (s *Session) electionInput(now time.Time) *election.Input {
 		in.Dead[p] = slices.Collect(maps.Keys(by))
 	}
 	return in
+}
+
+// leftCore are those of the core who said goodbye lately and have not come again.
+func (s *Session) leftCore(now time.Time) (out []peer.ID) {
+	for p, at := range s.carry.leavers {
+		switch {
+		case s.live[p] != nil || now.Sub(at) >= leaverFor:
+			delete(s.carry.leavers, p)
+		default:
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // forgetDead forgets objections that count no more.

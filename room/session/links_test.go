@@ -154,7 +154,7 @@ func (q *ports) Ping(id peer.ID) {
 	}
 	time.AfterFunc(2*p.w.delay(byLink, l.at, l.back.at), func() {
 		if !p.w.apart(l.at, l.back.at) && !l.gone.Load() && l.back.at.session() == l.back.s {
-			l.s.Link(overlay.Pulses{{Peer: id, Last: time.Now(), Tick: l.tick.Load()}})
+			l.s.cfg.Pulses.Put(overlay.Pulse{Peer: id, Last: time.Now(), Tick: l.tick.Load()})
 		}
 	})
 }
@@ -196,7 +196,7 @@ func (p *soul) beat(ctx context.Context, s *Session) {
 			time.AfterFunc(p.w.delay(byLink, l.at, l.back.at), func() {
 				if b := l.back; !p.w.apart(l.at, b.at) && !b.gone.Load() {
 					b.tick.Store(tick)
-					b.s.Link(overlay.Pulses{{Peer: b.peer, Last: time.Now(), Tick: tick, Level: place.Level, Path: path}})
+					b.s.cfg.Pulses.Put(overlay.Pulse{Peer: b.peer, Last: time.Now(), Tick: tick, Level: place.Level, Path: path})
 				}
 			})
 		}

@@ -266,6 +266,9 @@ func (s *Session) gotLeave(p peer.ID, m *wire.Leave, now time.Time) {
 	if l != nil {
 		s.gone(p, now)
 	}
+	if lease := s.carry.force.Lease(); lease != nil && lease.Holds(p) {
+		s.carry.leavers[p] = now
+	}
 	s.past[p] = m.TimeMs
 }
 

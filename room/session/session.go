@@ -36,9 +36,10 @@ type Config struct {
 	Invite  *invite.Invite // the link that I came with, nil for none
 	Genesis *wire.Signed
 	Ops     []*wire.Signed
-	Issued  []byte // what Save was given under "invites"
-	Heard   []byte // and under "host"
-	New     bool   // I open the room now
+	Issued  []byte          // what Save was given under "invites"
+	Heard   []byte          // and under "host"
+	New     bool            // I open the room now
+	Pulses  *overlay.Newest // what the media path sees of peers, read with each turn; nil: nothing
 	Ports   Ports
 	Log     *slog.Logger
 }
@@ -62,7 +63,6 @@ type Session struct {
 
 	shared atomic.Pointer[shared] // what validators read
 	flood  flood                  // what they let by
-	pulses overlay.Newest         // of links, not taken yet
 
 	watchMu  sync.Mutex
 	watchers map[int]func(Event)
@@ -144,6 +144,9 @@ type shared struct {
 
 // New makes a session; nothing happens before Run.
 func New(cfg Config) *Session {
+	if cfg.Pulses == nil {
+		cfg.Pulses = new(overlay.Newest)
+	}
 	s := &Session{
 		cfg: cfg, me: cfg.Key.ID(), in: make(chan func(), inbox), done: make(chan struct{}),
 		watchers: map[int]func(Event){}, phase: Joining, muted: true, alone: cfg.New,
